@@ -1,0 +1,1 @@
+"""Where bytes are kept: one module a backend, none of which knows another."""
