@@ -1,7 +1,7 @@
-"""What is known of an upload: its record, its states, and what may follow what.
+"""What is known of an upload: its record and its states.
 
 Owns the values and their one stored form. Knows no header, no status code, no storage.
-Everybody reads records; only `decide` makes new ones from old ones.
+Everybody reads records; only `life` makes new ones from old ones.
 """
 
 import json
@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Final, TypeAlias
 
 Json: TypeAlias = "str | int | float | bool | list[Json] | dict[str, Json] | None"
@@ -19,7 +18,7 @@ BODY_VERSION: Final = 1
 
 
 class UploadState(StrEnum):
-    """Where an upload is in its life. `FOLLOWERS` says what may come after what."""
+    """Where an upload is in its life. `life.FOLLOWERS` says what may come after what."""
 
     RECEIVING = "RECEIVING"
     """Wants bytes; its offset is below its length."""
@@ -33,22 +32,6 @@ class UploadState(StrEnum):
     """Decided to go; `on_terminate` and `discard` are not both through. Answered like GONE."""
     GONE = "GONE"
     """A tombstone: only the reason is left."""
-
-
-FOLLOWERS: Final[Mapping[UploadState, frozenset[UploadState]]] = MappingProxyType(
-    {
-        UploadState.RECEIVING: frozenset(
-            {UploadState.RECEIVING, UploadState.FINISHING, UploadState.COMPLETE, UploadState.ENDING}
-        ),
-        UploadState.WAITING: frozenset({UploadState.WAITING, UploadState.FINISHING, UploadState.ENDING}),
-        UploadState.FINISHING: frozenset({UploadState.FINISHING, UploadState.COMPLETE, UploadState.ENDING}),
-        UploadState.COMPLETE: frozenset({UploadState.COMPLETE, UploadState.ENDING}),
-        UploadState.ENDING: frozenset({UploadState.ENDING, UploadState.GONE}),
-        UploadState.GONE: frozenset(),
-    }
-)
-"""What one commit may turn a state into. RECEIVING becomes COMPLETE at once only where there is nothing
-to seal and nobody to ask."""
 
 
 class Kind(StrEnum):
