@@ -124,7 +124,7 @@ _EPITAPHS: Final = {
 
 def _epitaph(record: UploadRecord) -> Refused:
     code = _EPITAPHS[record.reason] if record.reason is not None else Code.UPLOAD_TERMINATED
-    return Refused(code=code)
+    return Refused(code=code, refusal=record.refusal)
 
 
 def _while_finishing(record: UploadRecord, now: datetime, *, held: bool) -> Refused | Finish:

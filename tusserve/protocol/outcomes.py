@@ -61,17 +61,19 @@ class Code(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
     """Nothing of what was asked was done. `offset` is the committed one where telling it helps the client;
-    `retry_after` is in seconds; `message` replaces the code's own sentence where more can be said."""
+    `retry_after` is in seconds; `message` replaces the code's own sentence where more can be said; `refusal`
+    is what a hook said when it refused the upload: its code and sentence replace ours."""
 
     code: Code
     offset: int | None = None
     retry_after: int | None = None
     message: str | None = None
+    refusal: Refusal | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefusedByHost:
-    """A hook of the host refused. `ended`: the upload went with it, so the next request gets 410."""
+    """A hook of the host refused this request, with a status of its own."""
 
     refusal: Refusal
     headers: Mapping[str, str] = field(default_factory=dict)
