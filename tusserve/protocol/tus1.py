@@ -1,17 +1,16 @@
 """The codec of TUS 1.0.0: requests to commands, outcomes to replies.
 
-Owns every header and status of that protocol. Knows no store, no storage, no hook and no body; what it does
-is pure. The app calls `route`, then `read`, then `render`.
+Owns what the headers of a request mean; what answers look like is in `tus1_answers`. Knows no store, no
+storage, no hook and no body. The app calls `route`, then `read`, then `render`.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, assert_never
 
 from tusserve.protocol.commands import Append, Command, Create, Inspect, Terminate
-from tusserve.protocol.fields import imf_fixdate, is_id, media_type, parse_number
-from tusserve.protocol.http import PROBLEM_TYPE, Head, Problem, Reply, problem_json
+from tusserve.protocol.fields import is_id, media_type, parse_number
+from tusserve.protocol.http import Head, Reply
 from tusserve.protocol.metadata import Metadata
 from tusserve.protocol.outcomes import (
     Appended,
@@ -23,12 +22,21 @@ from tusserve.protocol.outcomes import (
     RefusedByHost,
     Terminated,
 )
-from tusserve.protocol.records import Kind, UploadRecord, UploadState
-from tusserve.protocol.tus1_answers import ANSWERS
+from tusserve.protocol.records import UploadRecord
+from tusserve.protocol.tus1_answers import (
+    ANSWERS,
+    TERMINATED,
+    VERSION,
+    appended,
+    capabilities,
+    created,
+    inspected,
+    refused,
+    refused_by_host,
+)
 
 __all__ = ["ANSWERS", "CONTENT_TYPE", "EXTENSIONS", "VERSION", "Operation", "Target", "Tus1"]
 
-VERSION: Final = "1.0.0"
 CONTENT_TYPE: Final = "application/offset+octet-stream"
 EXTENSIONS: Final = (
     "creation",
@@ -38,10 +46,6 @@ EXTENSIONS: Final = (
     "termination",
 )
 """The extensions that this codec can speak, in the order in which it announces them."""
-
-_RETRY_AFTER: Final = {423: 1, 503: 5}
-"""Seconds, where an outcome does not say: what holds an upload is brief, what ails a server less so."""
-_EXPIRING: Final = frozenset({UploadState.RECEIVING, UploadState.WAITING})
 
 
 class Operation(StrEnum):
@@ -111,7 +115,8 @@ class Tus1:
         self._on_upload = frozenset(on_upload)
         self._allow_on_collection = ", ".join(_METHODS[operation] for operation in on_collection)
         self._allow_on_upload = ", ".join(_METHODS[operation] for operation in on_upload)
-        self._capabilities = _capabilities(extensions, max_size)
+        announced = [name for name in EXTENSIONS if name in extensions]
+        self._capabilities = capabilities(announced, max_size)
 
     # ---- requests
 
@@ -217,82 +222,29 @@ class Tus1:
         has the date that TUS wants on every answer to PATCH.
         """
         match outcome:
-            case Inspected(seen) | Appended(seen) if seen.state is UploadState.FINISHING:
-                # Its offset is its length, which clients take for success before it is one.
-                outcome = Refused(code=Code.UPLOAD_FINISHING)
-                return self._refuse(outcome, operation, id, record)
-            case Inspected(seen):
-                return _inspected(seen)
-            case Appended(seen):
-                headers = {"tus-resumable": VERSION, "upload-offset": str(seen.offset)}
-                return Reply(status=204, headers=_fields(_with_expiry(headers, seen)))
             case Created():
                 if location is None:
                     raise AssertionError("an upload that was created has a location")
-                return self._created(outcome, location)
+                return created(outcome, location, tells_offset=self._creates_with_upload)
+            case Inspected(seen):
+                return inspected(seen)
+            case Appended(seen):
+                return appended(seen)
             case Terminated():
-                return _TERMINATED
-            case Refused() | RefusedByHost():
-                return self._refuse(outcome, operation, id, record)
+                return TERMINATED
+            case Refused():
+                status, _ = ANSWERS[outcome.code]
+                if self._idempotent_delete and operation is Operation.TERMINATE and status in (404, 410):
+                    return TERMINATED
+                explained = self._explanation(outcome.code, operation, id)
+                inspects = operation is Operation.INSPECT
+                return refused(outcome, explained, inspects=inspects, id=id, record=record)
+            case RefusedByHost():
+                return refused_by_host(outcome, inspects=operation is Operation.INSPECT, id=id)
             case _:
                 assert_never(outcome)
 
-    def _created(self, outcome: Created, location: str) -> Reply:
-        record = outcome.record
-        headers = {"tus-resumable": VERSION, "location": location}
-        if self._creates_with_upload and record.kind is not Kind.FINAL:
-            # Claiming less is safe: a PATCH at 0 is told 423, then HEAD tells how it went.
-            finishing = record.state is UploadState.FINISHING
-            headers["upload-offset"] = "0" if finishing else str(record.offset)
-        headers = _with_expiry(headers, record)
-        headers["content-length"] = str(len(outcome.body))
-        return Reply(status=201, headers=_fields(headers, outcome.headers), body=outcome.body)
-
-    def _refuse(
-        self,
-        outcome: Refused | RefusedByHost,
-        operation: Operation | None,
-        id: str | None,
-        record: UploadRecord | None,
-    ) -> Reply:
-        headers = {"tus-resumable": VERSION, "cache-control": "no-store"}
-        theirs: Mapping[str, str] = {}
-        extra: Mapping[str, object] = {}
-        if isinstance(outcome, RefusedByHost):
-            status, code, message = outcome.refusal.status, outcome.refusal.code, outcome.refusal.message
-            theirs, extra = outcome.headers, outcome.extra
-        else:
-            status, code, message = _answer(outcome)
-            if self._idempotent_delete and operation is Operation.TERMINATE and status in (404, 410):
-                return _TERMINATED
-            if outcome.offset is not None and operation is not Operation.INSPECT:
-                headers["upload-offset"] = str(outcome.offset)
-            if outcome.retry_after is not None:
-                headers["retry-after"] = str(outcome.retry_after)
-            headers |= self._explanation(outcome.code, operation, id)
-        if operation is Operation.INSPECT and status >= 500:
-            # Clients take any failed HEAD but 423 for the end of this upload, and send a new one from 0.
-            status = 423
-        if status in _RETRY_AFTER and not any(name.lower() == "retry-after" for name in theirs):
-            headers.setdefault("retry-after", str(_RETRY_AFTER[status]))
-        if record is not None and status not in (404, 410):
-            headers = _with_expiry(headers, record)
-        fields = _fields(headers, theirs)
-        if operation is Operation.INSPECT:
-            return Reply(status=status, headers=(*fields, ("content-length", "0")))
-        problem = Problem(
-            status=status,
-            code=code,
-            message=message,
-            extra=extra,
-            headers=dict(fields),
-            upload_id=id if id is not None and is_id(id) else None,
-        )
-        body = problem_json(problem)
-        content = (("content-type", PROBLEM_TYPE), ("content-length", str(len(body))))
-        return Reply(status=status, headers=fields + content, body=body, problem=problem)
-
-    def _explanation(self, code: Code, operation: Operation | None, id: str | None) -> Mapping[str, str]:
+    def _explanation(self, code: Code, operation: Operation | None, id: str | None) -> dict[str, str]:
         """The header by which HTTP or TUS tells a client what it could have sent instead."""
         if code is Code.METHOD_NOT_ALLOWED:
             return {"allow": self._allow_on_collection if id is None else self._allow_on_upload}
@@ -321,8 +273,9 @@ def _read_append(head: Head, id: str) -> Append | Refused:
 
 
 def _is_upload_content(head: Head) -> bool:
-    told = head.one("content-type")
-    return told is not None and (told == CONTENT_TYPE or media_type(told) == CONTENT_TYPE)
+    # Not `one`: joined, a second type would pass for a parameter of the first.
+    told = head.headers.get("content-type", ())
+    return len(told) == 1 and media_type(told[0]) == CONTENT_TYPE
 
 
 def _carries_body(head: Head, content_length: int | None) -> bool:
@@ -330,51 +283,3 @@ def _carries_body(head: Head, content_length: int | None) -> bool:
         return content_length > 0
     # HTTP/2 frames a POST without a body in the same way as one whose length is not told: the type tells.
     return "transfer-encoding" in head.headers or "content-type" in head.headers
-
-
-def _inspected(record: UploadRecord) -> Reply:
-    headers = {"tus-resumable": VERSION, "cache-control": "no-store"}
-    waiting = record.state is UploadState.WAITING
-    if not waiting:
-        headers["upload-offset"] = str(record.offset)
-    if record.length is not None:
-        headers["upload-length"] = str(record.length)
-    elif not waiting:
-        headers["upload-defer-length"] = "1"
-    if record.metadata:
-        headers["upload-metadata"] = record.metadata
-    headers = _with_expiry(headers, record)
-    headers["content-length"] = "0"
-    return Reply(status=200, headers=_fields(headers))
-
-
-def _answer(refused: Refused) -> tuple[int, str, str]:
-    status, sentence = ANSWERS[refused.code]
-    if refused.refusal is not None:
-        return status, refused.refusal.code, refused.refusal.message
-    return status, refused.code, refused.message or sentence
-
-
-def _with_expiry(headers: dict[str, str], record: UploadRecord) -> dict[str, str]:
-    if record.expires_at is not None and record.state in _EXPIRING:
-        headers["upload-expires"] = imf_fixdate(record.expires_at)
-    return headers
-
-
-def _fields(ours: Mapping[str, str], theirs: Mapping[str, str] | None = None) -> tuple[tuple[str, str], ...]:
-    if not theirs:
-        return tuple(ours.items())
-    # A hook adds to an answer; it does not change what the protocol says in it.
-    added = {name.lower(): value for name, value in theirs.items()}
-    return (*ours.items(), *((name, value) for name, value in added.items() if name not in ours))
-
-
-def _capabilities(extensions: frozenset[str], max_size: int) -> Reply:
-    headers = {"tus-resumable": VERSION, "tus-version": VERSION}
-    if extensions:
-        headers["tus-extension"] = ",".join(name for name in EXTENSIONS if name in extensions)
-    headers["tus-max-size"] = str(max_size)
-    return Reply(status=204, headers=_fields(headers))
-
-
-_TERMINATED: Final = Reply(status=204, headers=(("tus-resumable", VERSION),))

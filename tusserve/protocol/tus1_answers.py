@@ -1,14 +1,19 @@
-"""How TUS 1.0.0 answers each refusal: one table of status and sentence.
+"""What TUS 1.0.0 answers: status and sentence of each refusal, and the headers of every reply.
 
-Owns the words that clients see; the reference documentation is made of it. Knows no record and no header.
-The codec reads it.
+Owns the words that clients see; the reference documentation is made of the table. Knows no request. The codec
+calls it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
-from tusserve.protocol.outcomes import Code
+from tusserve.protocol.fields import imf_fixdate, is_id
+from tusserve.protocol.http import PROBLEM_TYPE, Problem, Reply, problem_json
+from tusserve.protocol.outcomes import Code, Created, Refused, RefusedByHost
+from tusserve.protocol.records import Kind, UploadRecord, UploadState
+
+VERSION: Final = "1.0.0"
 
 ANSWERS: Final[Mapping[Code, tuple[int, str]]] = MappingProxyType(
     {
@@ -80,5 +85,152 @@ ANSWERS: Final[Mapping[Code, tuple[int, str]]] = MappingProxyType(
         Code.INTERNAL_ERROR: (503, "The server failed unexpectedly: try again later."),
     }
 )
-"""The status and the sentence of each code. Where a `Refused` has a message or a hook's refusal, that takes the
-place of the sentence; to HEAD a 5xx becomes 423."""
+"""The status and the sentence of each code. A message in the `Refused` takes the place of the sentence, the
+refusal of a hook that of code and sentence; to HEAD a 5xx becomes 423."""
+
+_RETRY_AFTER: Final = {423: "1", 503: "5"}
+"""Seconds, where an outcome does not say: what holds an upload is brief, what ails a server less so."""
+
+
+def capabilities(extensions: Sequence[str], max_size: int) -> Reply:
+    """The answer to OPTIONS; Tus-Extension is left out if there are none (TUS 1.0.0, Tus-Extension)."""
+    headers = {"tus-resumable": VERSION, "tus-version": VERSION}
+    if extensions:
+        headers["tus-extension"] = ",".join(extensions)
+    headers["tus-max-size"] = str(max_size)
+    return _reply(204, headers)
+
+
+def created(outcome: Created, location: str, *, tells_offset: bool) -> Reply:
+    """201, with the host's additions. `tells_offset`: creation-with-upload is announced."""
+    record = outcome.record
+    headers = {"tus-resumable": VERSION, "location": location}
+    if tells_offset and record.kind is not Kind.FINAL:
+        # Claiming less is safe: the PATCH at 0 that follows is told 423, and then HEAD tells how it went.
+        headers["upload-offset"] = "0" if record.state is UploadState.FINISHING else str(record.offset)
+    headers = _beside(headers | _expiry(record), outcome.headers)
+    headers["content-length"] = str(len(outcome.body))
+    return _reply(201, headers, outcome.body)
+
+
+def inspected(record: UploadRecord) -> Reply:
+    """200 with all that HEAD tells. No body, and no length of one that GET might have."""
+    if record.state is UploadState.FINISHING:
+        return refused(Refused(code=Code.UPLOAD_FINISHING), {}, inspects=True)
+    waiting = record.state is UploadState.WAITING
+    headers = {"tus-resumable": VERSION, "cache-control": "no-store"}
+    if not waiting:
+        headers["upload-offset"] = str(record.offset)
+    if record.length is not None:
+        headers["upload-length"] = str(record.length)
+    elif not waiting:
+        headers["upload-defer-length"] = "1"
+    if record.metadata:
+        headers["upload-metadata"] = record.metadata
+    headers |= _expiry(record)
+    headers["content-length"] = "0"
+    return _reply(200, headers)
+
+
+def appended(record: UploadRecord) -> Reply:
+    """204 with the new offset."""
+    if record.state is UploadState.FINISHING:
+        # Its offset is its length already, and clients take that for success before it is one.
+        return refused(Refused(code=Code.UPLOAD_FINISHING), {}, inspects=False, id=record.id)
+    return _reply(204, {"tus-resumable": VERSION, "upload-offset": str(record.offset)} | _expiry(record))
+
+
+TERMINATED: Final = Reply(status=204, headers=(("tus-resumable", VERSION),))
+"""The answer to DELETE: exactly 204, which is what tus-js-client insists on."""
+
+
+def refused(
+    outcome: Refused,
+    explained: Mapping[str, str],
+    *,
+    inspects: bool,
+    id: str | None = None,
+    record: UploadRecord | None = None,
+) -> Reply:
+    """The answer to what tusserve refuses; `explained` are headers that say what would have been right."""
+    status, message = ANSWERS[outcome.code]
+    code: str = outcome.code
+    if outcome.refusal is not None:
+        code, message = outcome.refusal.code, outcome.refusal.message
+    elif outcome.message is not None:
+        message = outcome.message
+    headers = dict(explained)
+    if outcome.offset is not None and not inspects:
+        headers["upload-offset"] = str(outcome.offset)
+    if outcome.retry_after is not None:
+        headers["retry-after"] = str(outcome.retry_after)
+    if record is not None and status not in (404, 410):
+        headers |= _expiry(record)
+    return _problem(status, code, message, headers, inspects=inspects, id=id)
+
+
+def refused_by_host(outcome: RefusedByHost, *, inspects: bool, id: str | None = None) -> Reply:
+    """The answer to what a hook refuses: its status, words and headers."""
+    refusal = outcome.refusal
+    headers = _beside({}, outcome.headers)
+    headers.pop("content-type", None)  # it would be that of a body which is not theirs
+    return _problem(
+        refusal.status,
+        refusal.code,
+        refusal.message,
+        headers,
+        inspects=inspects,
+        id=id,
+        extra=outcome.extra,
+    )
+
+
+def _problem(
+    status: int,
+    code: str,
+    message: str,
+    headers: Mapping[str, str],
+    *,
+    inspects: bool,
+    id: str | None,
+    extra: Mapping[str, object] = MappingProxyType({}),
+) -> Reply:
+    if inspects and status >= 500:
+        # Clients take any failed HEAD but 423 for the end of the upload, and send a new one from 0.
+        status = 423
+    told = {**headers, "tus-resumable": VERSION, "cache-control": "no-store"}
+    if status in _RETRY_AFTER:
+        told.setdefault("retry-after", _RETRY_AFTER[status])
+    if inspects:
+        return _reply(status, told | {"content-length": "0"})
+    problem = Problem(
+        status=status,
+        code=code,
+        message=message,
+        extra=extra,
+        headers=told,
+        upload_id=id if id is not None and is_id(id) else None,
+    )
+    body = problem_json(problem)
+    framed = told | {"content-type": PROBLEM_TYPE, "content-length": str(len(body))}
+    return Reply(status=status, headers=tuple(framed.items()), body=body, problem=problem)
+
+
+def _reply(status: int, headers: Mapping[str, str], body: bytes = b"") -> Reply:
+    return Reply(status=status, headers=tuple(headers.items()), body=body)
+
+
+def _expiry(record: UploadRecord) -> dict[str, str]:
+    """The date until which something has to be added, while there is something to add."""
+    if record.expires_at is None or record.state not in (UploadState.RECEIVING, UploadState.WAITING):
+        return {}
+    return {"upload-expires": imf_fixdate(record.expires_at)}
+
+
+_FRAMING: Final = frozenset({"content-length", "transfer-encoding"})
+
+
+def _beside(ours: Mapping[str, str], theirs: Mapping[str, str]) -> dict[str, str]:
+    """A hook adds to an answer; it changes neither what the protocol says there nor where the body ends."""
+    added = {name.lower(): value for name, value in theirs.items()}
+    return {name: value for name, value in added.items() if name not in _FRAMING} | dict(ours)
