@@ -36,7 +36,8 @@ class MemoryStore:
         self._rows: dict[str, _Row] = {}
         self._listeners: list[_Listener] = []
         # No method waits for anything while it has this; event loops in several threads may share the store.
-        self._lock = threading.Lock()
+        # Reentrant: a stream that was abandoned is closed by the garbage collector, in the middle of anything.
+        self._lock = threading.RLock()
 
     async def __aenter__(self) -> Self:
         return self
@@ -149,7 +150,7 @@ class MemoryStore:
             if row.asked_at is None or row.answered:
                 row.asked_at, row.answered, row.why = now, False, frozenset()
             row.why |= {why}
-            for listener in self._listeners:
+            for listener in tuple(self._listeners):
                 listener.tell(row)
             return True
 
