@@ -91,6 +91,10 @@ refusal of a hook that of code and sentence; to HEAD a 5xx becomes 423."""
 _RETRY_AFTER: Final = {423: "1", 503: "5"}
 """Seconds, where an outcome does not say: what holds an upload is brief, what ails a server less so."""
 
+_OF_A_KNOWN_UPLOAD: Final = frozenset({409, 413, 423})
+"""Refusals that only somebody gets to see who may know of the upload: the others must look the same, whether
+there is one or not."""
+
 
 def capabilities(extensions: Sequence[str], max_size: int) -> Reply:
     """The answer to OPTIONS; Tus-Extension is left out if there are none (TUS 1.0.0, Tus-Extension)."""
@@ -164,7 +168,7 @@ def refused(
         headers["upload-offset"] = str(outcome.offset)
     if outcome.retry_after is not None:
         headers["retry-after"] = str(outcome.retry_after)
-    if record is not None and status not in (404, 410):
+    if record is not None and status in _OF_A_KNOWN_UPLOAD:
         headers |= _expiry(record)
     return _problem(status, code, message, headers, inspects=inspects, id=id)
 
