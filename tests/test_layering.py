@@ -13,13 +13,15 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "tusserve"
 FLOORS = (
     ("protocol", "errors", "tasks"),
-    ("contracts", "config"),
-    ("upload",),
+    ("contracts", "config", "mounting"),
+    ("upload", "answering"),
     ("body", "hooks", "storage", "stores", "media"),
     ("lease",),
     ("finishing",),
+    ("reception",),
     ("engine",),
     ("reaper",),
+    ("lifetime", "serving"),
     ("asgi",),
     ("cli", "testing"),
     ("__main__",),
