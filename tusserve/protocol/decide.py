@@ -151,6 +151,8 @@ def _plan_append(record: UploadRecord, command: Append) -> Plan:
         )
     if command.offset != record.offset:
         return Refused(code=Code.OFFSET_MISMATCH, offset=record.offset)
+    if command.content_length == 0 and command.length is None and command.ends is not Ends.YES:
+        return Report()  # An empty body changes nothing, so it needs no lease and disturbs nobody.
     return Receive(room=limit - record.offset)
 
 

@@ -54,11 +54,9 @@ def open_upload(
     gated: bool,
     now: datetime,
     expiry: Expiry | None,
-    expires_in: timedelta | None = None,
 ) -> UploadRecord:
     """A new record. With length 0 every byte is there already: it is born FINISHING, due at once."""
-    lasts = expires_in if expires_in is not None else (expiry.initial if expiry is not None else None)
-    expires_at = None if lasts is None else now + lasts
+    expires_at = None if expiry is None else now + expiry.initial
     empty = length == 0
     return UploadRecord(
         id=id,
@@ -73,6 +71,13 @@ def open_upload(
         expires_at=expires_at,
         gated=gated,
     )
+
+
+def expire_in(record: UploadRecord, period: timedelta) -> UploadRecord:
+    """A new record with an initial expiry of its own."""
+    expires_at = record.created_at + period
+    due_at = expires_at if record.state is UploadState.RECEIVING else record.due_at
+    return replace(record, expires_at=expires_at, due_at=due_at)
 
 
 def advance(record: UploadRecord, kept: Kept, now: datetime, expiry: Expiry | None) -> UploadRecord:

@@ -1,0 +1,87 @@
+"""To answer a request whose body may still be on its way.
+
+Owns what is done with a body that nobody wants, so that the client reads the answer instead of a reset; knows
+no protocol beyond HTTP. The ASGI rim answers through it.
+"""
+
+from collections.abc import MutableMapping, Sequence
+from typing import Any, Final
+
+import anyio
+
+from tusserve.mounting import Receive, Send
+from tusserve.protocol.http import Head, Reply
+
+DROP_BYTES: Final = 16 * 1024 * 1024
+DROP_SECONDS: Final = 5.0
+"""How much of an unwanted body is read, and for how long, before the connection is closed on it."""
+
+
+class Incoming:
+    """A request's body, and how much of it was asked for."""
+
+    def __init__(self, receive: Receive, head: Head) -> None:
+        self._receive = receive
+        self._head = head
+        self.started = False
+        self.ended = head.content_length == 0
+        self.gone = False
+
+    async def receive(self) -> MutableMapping[str, Any]:
+        """The next message, as from the server."""
+        self.started = True
+        message = await self._receive()
+        if message["type"] != "http.request":
+            self.gone = True
+        elif not message.get("more_body", False):
+            self.ended = True
+        return message
+
+    @property
+    def unread(self) -> bool:
+        """Whether there may be more of it, and somebody who sends it."""
+        return not self.ended and not self.gone
+
+
+async def send_reply(reply: Reply, incoming: Incoming, head: Head, send: Send, *, close: bool) -> None:
+    """Answer, always: silence after a disconnect makes frameworks complain. `close`: the client is silent, or
+    not worth waiting for."""
+    unread = incoming.unread
+    # A client that waits for `100 Continue` sends nothing if it is not asked: do not ask.
+    waits = unread and head.expects_continue and not incoming.started
+    length = head.content_length
+    too_much = isinstance(length, int) and length > DROP_BYTES
+    close = close or waits or (unread and too_much)
+    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers]
+    if close and head.http_version.startswith("1"):
+        headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    if not unread or close or not reply.body:
+        await send({"type": "http.response.body", "body": reply.body})
+        return
+    await send({"type": "http.response.body", "body": reply.body[:-1], "more_body": True})
+    await _drop(incoming)
+    await send({"type": "http.response.body", "body": reply.body[-1:]})
+
+
+async def _drop(incoming: Incoming) -> None:
+    dropped = 0
+    with anyio.move_on_after(DROP_SECONDS):
+        while incoming.unread and dropped < DROP_BYTES:
+            message = await incoming.receive()
+            dropped += len(message.get("body", b""))
+
+
+def with_headers(reply: Reply, body: bytes, headers: Sequence[tuple[str, str]]) -> Reply:
+    """The reply in a host's own words: its body and headers, under our status and protocol headers."""
+    ours = tuple(
+        (name, value) for name, value in reply.headers if name not in {"content-type", "content-length"}
+    )
+    taken = {name for name, _ in ours} | {"content-length", "transfer-encoding"}
+    theirs = tuple((name, value) for name, value in headers if name.lower() not in taken)
+    return Reply(
+        status=reply.status,
+        headers=(*ours, *theirs, ("content-length", str(len(body)))),
+        body=body,
+        problem=reply.problem,
+    )

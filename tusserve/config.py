@@ -1,0 +1,156 @@
+"""What a host may set, checked once.
+
+Owns the frozen settings and the lists that hosts need for their own CORS; knows no plug-in.
+`TusApp` makes them; the engine and the reaper read them.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final, Literal, TypeAlias, get_args
+
+from tusserve.errors import ConfigError
+from tusserve.protocol.records import Expiry
+
+MiB: Final = 1024 * 1024
+GiB: Final = 1024 * MiB
+
+Extension: TypeAlias = Literal["creation", "creation-with-upload", "termination", "expiration"]
+"""The protocol extensions that tusserve has."""
+
+EXTENSIONS: Final[tuple[Extension, ...]] = get_args(Extension)
+
+METHODS: Final = ("OPTIONS", "POST", "HEAD", "PATCH", "DELETE")
+"""The methods that a browser on another origin must be allowed."""
+
+ALLOW_HEADERS: Final = (
+    "Authorization",
+    "Content-Type",
+    "Tus-Resumable",
+    "Upload-Length",
+    "Upload-Metadata",
+    "Upload-Offset",
+    "X-HTTP-Method-Override",
+    "X-Request-ID",
+    "X-Requested-With",
+)
+"""The request headers that TUS clients in browsers send."""
+
+EXPOSE_HEADERS: Final = (
+    "Location",
+    "Retry-After",
+    "Tus-Extension",
+    "Tus-Max-Size",
+    "Tus-Resumable",
+    "Tus-Version",
+    "Upload-Expires",
+    "Upload-Length",
+    "Upload-Metadata",
+    "Upload-Offset",
+)
+"""The response headers that TUS clients in browsers must be able to read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """How long tusserve waits for others.
+
+    `idle`: for the next byte of a body. `min_rate`: bytes per second that a body must bring on average over
+    `idle` (None: any). `hook`: for one call of a hook. `finish_wait`: how long a request waits for the
+    finishing or ending that it started, before it answers that this goes on.
+    """
+
+    idle: timedelta = timedelta(seconds=60)
+    min_rate: int | None = None
+    hook: timedelta = timedelta(seconds=30)
+    finish_wait: timedelta = timedelta(seconds=20)
+
+
+DEFAULT_EXPIRY: Final = Expiry()
+DEFAULT_TIMEOUTS: Final = Timeouts()
+
+
+def utc_now() -> datetime:
+    """The clock of an app that was not given one."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything about an app that is not a plug-in or a hook. Raises `ConfigError` for what cannot be."""
+
+    name: str = "default"
+    extensions: frozenset[Extension] = frozenset(EXTENSIONS)
+    max_size: int = 50 * GiB
+    sniff_size: int = 4096
+    min_first_chunk: int = 0
+    max_bodies: int = 2000
+    expiry: Expiry | None = DEFAULT_EXPIRY
+    sweep_every: timedelta | None = timedelta(minutes=1)
+    timeouts: Timeouts = DEFAULT_TIMEOUTS
+    base_url: str | None = None
+    idempotent_delete: bool = False
+    clock: Callable[[], datetime] = utc_now
+
+    @property
+    def expiring(self) -> Expiry | None:
+        """When unfinished uploads expire; None: never. They do exactly if the extension is announced."""
+        return self.expiry if "expiration" in self.extensions else None
+
+    def __post_init__(self) -> None:
+        _check(bool(self.name), "name must not be empty")
+        _check(self.max_size > 0, f"max_size must be at least 1 byte, not {self.max_size}")
+        _check(self.sniff_size > 0, f"sniff_size must be at least 1 byte, not {self.sniff_size}")
+        _check(
+            0 <= self.min_first_chunk <= self.sniff_size,
+            f"min_first_chunk must be from 0 to sniff_size ({self.sniff_size}), not {self.min_first_chunk}",
+        )
+        _check(self.max_bodies > 0, f"max_bodies must be at least 1, not {self.max_bodies}")
+        if "creation-with-upload" in self.extensions:
+            _check("creation" in self.extensions, "creation-with-upload needs creation")
+        if "expiration" in self.extensions:
+            _check(self.expiry is not None, "the extension expiration needs an expiry")
+        if self.expiry is not None:
+            _check_expiry(self.expiry)
+        _check_timeouts(self.timeouts)
+        if self.sweep_every is not None:
+            _check(self.sweep_every > timedelta(), "sweep_every must be longer than nothing, or None")
+        if self.base_url is not None:
+            _check(
+                self.base_url.startswith(("http://", "https://")),
+                f"base_url must start with http:// or https://, not {self.base_url!r}",
+            )
+
+
+def _check_expiry(expiry: Expiry) -> None:
+    for word, period in (("initial", expiry.initial), ("idle", expiry.idle), ("finished", expiry.finished)):
+        _check(period is None or period > timedelta(), f"expiry.{word} must be longer than nothing")
+    _check(expiry.tombstone >= timedelta(), "expiry.tombstone must not be negative")
+
+
+def _check_timeouts(timeouts: Timeouts) -> None:
+    for word, period in (
+        ("idle", timeouts.idle),
+        ("hook", timeouts.hook),
+        ("finish_wait", timeouts.finish_wait),
+    ):
+        _check(period > timedelta(), f"timeouts.{word} must be longer than nothing")
+    _check(timeouts.min_rate is None or timeouts.min_rate > 0, "timeouts.min_rate must be above 0, or None")
+
+
+def narrowed(wanted: Collection[Extension] | None, expiry: Expiry | None) -> frozenset[Extension]:
+    """The extensions of an app: all that it can, or those of `wanted`. `ConfigError` for an unknown one."""
+    able = frozenset(e for e in EXTENSIONS if e != "expiration" or expiry is not None)
+    if wanted is None:
+        return able
+    for extension in wanted:
+        _check(
+            extension in EXTENSIONS,
+            f"unknown extension {extension!r}; there are {', '.join(EXTENSIONS)}",
+        )
+    return frozenset(wanted)
+
+
+def _check(holds: bool, sentence: str) -> None:
+    if not holds:
+        raise ConfigError(sentence)

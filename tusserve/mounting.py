@@ -1,0 +1,65 @@
+"""Where an app is: which part of a path is the server's, which the app's, and which names an upload.
+
+Owns the one rule that serves every framework, bare servers included; knows no protocol. The ASGI rim asks it.
+"""
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+from urllib.parse import quote
+
+from tusserve.errors import ConfigError
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """`root` is the path below which the server serves; `id` what follows the app's path, not decoded; None:
+    nothing follows."""
+
+    root: str
+    id: str | None
+
+
+def normalized(path: str) -> str:
+    """The app's path with one slash before it and none behind. Raises `ConfigError` for what is no path."""
+    if not isinstance(path, str) or not path.startswith("/") or "?" in path or "#" in path or "//" in path:
+        raise ConfigError(f"the path of a TusApp starts with one slash, like '/files', not {path!r}")
+    return path.rstrip("/")
+
+
+def locate(scope: Scope, path: str) -> Location | None:
+    """Where this request is, seen from an app at `path`; None: it is not below it.
+
+    The id is what follows root path and path in the *raw* path: there `%2f` is still no slash. Frameworks
+    that mount add the path to `root_path`, and say what it was before; others leave it alone.
+    """
+    root_path: str = scope.get("root_path", "")
+    raw: bytes | None = scope.get("raw_path")
+    full = raw.decode("latin-1") if raw else quote(scope["path"], safe="/:@!$&'()*+,;=-._~")
+    before: str | None = scope.get("app_root_path")
+    root = root_path if before is None else before
+    for prefix in (root, "") if root else ("",):  # some servers leave the root path out of the path
+        prefixed = quote(prefix, safe="/:@!$&'()*+,;=-._~%") + path
+        if full == prefixed or full == prefixed + "/":
+            return Location(root, None)
+        if full.startswith(prefixed + "/"):
+            return Location(root, full[len(prefixed) + 1 :])
+    return None
+
+
+def mounted_elsewhere(scope: Scope, path: str) -> str | None:
+    """What is wrong if a framework mounted the app at another path than its own."""
+    before: str | None = scope.get("app_root_path")
+    if before is None:
+        return None
+    at = scope.get("root_path", "")[len(before) :]
+    return (
+        None
+        if at == path
+        else f"this TusApp has the path {path!r} but is mounted at {at!r}: make them the same"
+    )

@@ -1,0 +1,245 @@
+"""One request, from its head to its answer.
+
+Owns the order of route, plain read, `authorize`, codec and engine, and the rim where every failure becomes an
+answer; knows no lifespan and no store. `TusApp` calls it for each request.
+"""
+
+import inspect
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import TypeAlias, assert_never
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from tusserve.answering import Incoming, send_reply, with_headers
+from tusserve.config import Settings
+from tusserve.engine import Engine, Found
+from tusserve.errors import IdTaken, StoreUnavailable
+from tusserve.finishing import identified
+from tusserve.hooks import Hooks, Who
+from tusserve.mounting import Location, Receive, Scope, Send, locate, mounted_elsewhere
+from tusserve.protocol import decide, life
+from tusserve.protocol.commands import Append, Create, Inspect, Terminate
+from tusserve.protocol.http import Head, Problem, Reply
+from tusserve.protocol.metadata import Metadata
+from tusserve.protocol.outcomes import Code, Created, Outcome, Refused, RefusedByHost
+from tusserve.protocol.records import Action, Reason
+from tusserve.protocol.tus1 import Operation, Target, Tus1
+from tusserve.upload import Created as CreatedEvent
+from tusserve.upload import NewUpload, Shelf, Upload
+
+logger = logging.getLogger("tusserve")
+
+RenderError: TypeAlias = Callable[[Request, Problem], Response | Awaitable[Response]]
+
+ACTIONS = {
+    Operation.CREATE: Action.CREATE,
+    Operation.INSPECT: Action.INSPECT,
+    Operation.APPEND: Action.APPEND,
+    Operation.TERMINATE: Action.TERMINATE,
+    Operation.DOWNLOAD: Action.DOWNLOAD,
+}
+
+
+def new_id() -> str:
+    """An id that nobody can guess: 128 random bits. Lower case, for file systems that know no other."""
+    return secrets.token_hex(16)
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What the client is told, and where the upload is that it is about."""
+
+    outcome: Outcome
+    location: str | None = None
+
+
+class Server:
+    """Answers the requests of one app."""
+
+    def __init__(
+        self,
+        path: str,
+        engine: Engine,
+        shelf: Shelf,
+        hooks: Hooks,
+        settings: Settings,
+        render_error: RenderError | None,
+    ) -> None:
+        self._path = path
+        self._engine = engine
+        self._shelf = shelf
+        self._hooks = hooks
+        self._settings = settings
+        self._render_error = render_error
+        self._codec = Tus1(
+            extensions=frozenset(settings.extensions),
+            max_size=settings.max_size,
+            idempotent_delete=settings.idempotent_delete,
+        )
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send, who: Who | None) -> None:
+        """Answer one HTTP request, whatever happens. `who`: the host said who asks, `authorize` is not."""
+        head = Head.of(scope["method"], scope["headers"], scope.get("http_version", "1.1"))
+        incoming = Incoming(receive, head)
+        operation = self._codec.operation(head)
+        location = locate(scope, self._path)
+        try:
+            reply, close = await self._answer(scope, head, incoming, location, who)
+        except StoreUnavailable as error:
+            reply, close = self._failed(Code.STORE_UNAVAILABLE, error, operation, location)
+        except Exception as error:  # noqa: BLE001 - the rim: a client gets an answer, whatever it is
+            reply, close = self._failed(Code.INTERNAL_ERROR, error, operation, location)
+        if reply.problem is not None and self._render_error is not None:
+            reply = await self._in_their_words(self._render_error, Request(scope), reply, reply.problem)
+        await send_reply(reply, incoming, head, send, close=close)
+
+    def _failed(
+        self, code: Code, error: Exception, operation: Operation | None, location: Location | None
+    ) -> tuple[Reply, bool]:
+        upload_id = None if location is None else location.id
+        logger.error("a request failed: %s", error, exc_info=error, extra={"id": upload_id, "code": code})
+        refused = Refused(code=code, retry_after=1)
+        return self._codec.render(refused, operation, id=upload_id), False
+
+    async def _answer(
+        self, scope: Scope, head: Head, incoming: Incoming, location: Location | None, who: Who | None
+    ) -> tuple[Reply, bool]:
+        operation = self._codec.operation(head)
+        if location is None:
+            return self._nothing_here(scope, operation), False
+        target = self._codec.route(head, location.id)
+        if isinstance(target, Refused):
+            return self._codec.render(target, operation, id=location.id), False
+        if target.operation is Operation.CAPABILITIES:
+            return self._codec.capabilities(), False
+        found = None if target.id is None else await self._engine.look(target.id)
+        answered = await self._decide(Request(scope), head, incoming, target, found, location, who)
+        outcome = answered.outcome
+        reply = self._codec.render(
+            outcome,
+            target.operation,
+            id=target.id,
+            location=answered.location,
+            record=None if found is None else found.record,
+        )
+        # A writer that was let go may be silent for ever: its connection is not worth another second.
+        close = isinstance(outcome, Refused) and outcome.code in {Code.UPLOAD_INTERRUPTED, Code.DRAINING}
+        return reply, close
+
+    def _nothing_here(self, scope: Scope, operation: Operation | None) -> Reply:
+        wrong = mounted_elsewhere(scope, self._path)
+        if wrong is not None:
+            logger.error(wrong)
+        message = f"Nothing is here: uploads are below {self._path}/."
+        return self._codec.render(Refused(code=Code.UPLOAD_NOT_FOUND, message=wrong or message), operation)
+
+    async def _decide(
+        self,
+        request: Request,
+        head: Head,
+        incoming: Incoming,
+        target: Target,
+        found: Found | None,
+        location: Location,
+        who: Who | None,
+    ) -> Answered:
+        if who is None:
+            upload = None if found is None else Upload(found.record, self._shelf)
+            asked = await self._hooks.authorize(request, ACTIONS[target.operation], upload)
+            if not isinstance(asked, Who):
+                return Answered(asked)
+            compares = self._hooks.has_authorize
+        else:
+            asked, compares = who, True
+        if compares and found is not None and found.record.owner != asked.owner:
+            found = None  # another's upload is none
+        command = self._codec.read(head, target)
+        match command:
+            case Refused():
+                return Answered(command)
+            case Create():
+                return await self._create(command, asked, request, incoming, location)
+            case Inspect():
+                return Answered(await self._engine.inspect(command, found))
+            case Append():
+                return Answered(await self._engine.append(command, found, incoming.receive))
+            case Terminate():
+                if found is None:
+                    return Answered(Refused(code=Code.UPLOAD_NOT_FOUND))
+                return Answered(await self._engine.terminate(command.id, Reason.CLIENT))
+            case _:
+                assert_never(command)
+
+    # ---- creation
+
+    async def _create(
+        self, command: Create, who: Who, request: Request, incoming: Incoming, location: Location
+    ) -> Answered:
+        settings = self._settings
+        least = settings.min_first_chunk if self._hooks.has_first_chunk else 0
+        policy = decide.Policy(max_size=settings.max_size, min_size=least)
+        refused = decide.plan_creation(command, policy) or self._engine.refuse_work(body=command.carries_body)
+        if refused is not None:
+            return Answered(refused)
+        now = settings.clock()
+        record = life.open_upload(
+            id=new_id(),
+            name=settings.name,
+            owner=who.owner,
+            length=command.length,
+            max_size=settings.max_size,
+            metadata=command.metadata,
+            gated=self._hooks.gated,
+            now=now,
+            expiry=settings.expiring,
+        )
+        new = NewUpload(
+            id=record.id,
+            length=record.length,
+            metadata=Metadata.load(record.metadata),
+            owner=record.owner,
+            kind=record.kind,
+            expires_at=record.expires_at,
+        )
+        accepted = await self._hooks.on_create(new, request)
+        if isinstance(accepted, Refused | RefusedByHost):
+            return Answered(accepted)
+        record = identified(record, accepted)
+        if accepted.max_size is not None:
+            record = replace(record, max_size=min(accepted.max_size, record.max_size))
+            if (
+                refused := decide.plan_creation(command, replace(policy, max_size=record.max_size))
+            ) is not None:
+                return Answered(refused)
+        if accepted.expires_in is not None:
+            record = life.expire_in(record, accepted.expires_in)
+        try:
+            outcome = await self._engine.create(record, command, incoming.receive)
+        except IdTaken as error:
+            raise RuntimeError("a random id was taken") from error
+        if isinstance(outcome, Created):
+            self._hooks.observe(CreatedEvent(Upload(outcome.record, self._shelf)))
+            outcome = replace(outcome, headers=accepted.headers, body=accepted.body)
+        return Answered(outcome, self.url(location.root, record.id))
+
+    def url(self, root: str, id: str) -> str:
+        """Where an upload is: absolute with `base_url`, else a path of this server."""
+        base = root if self._settings.base_url is None else self._settings.base_url.rstrip("/")
+        return f"{base}{self._path}/{id}"
+
+    # ---- errors
+
+    async def _in_their_words(
+        self, render: RenderError, request: Request, reply: Reply, problem: Problem
+    ) -> Reply:
+        try:
+            answer = render(request, problem)
+            response = await answer if inspect.isawaitable(answer) else answer
+            return with_headers(reply, bytes(response.body), tuple(response.headers.items()))
+        except Exception:
+            logger.exception("render_error failed", extra={"id": problem.upload_id, "code": problem.code})
+            return reply
