@@ -5,7 +5,6 @@ render.
 """
 
 import json
-from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -25,7 +24,16 @@ from tusserve.protocol.decide import (
 )
 from tusserve.protocol.http import Head, Reply
 from tusserve.protocol.life import Kept, open_upload
-from tusserve.protocol.outcomes import Appended, Created, Inspected, Outcome, Refused, Terminated
+from tusserve.protocol.outcomes import (
+    Appended,
+    Code,
+    Created,
+    Inspected,
+    Outcome,
+    Refused,
+    RefusedByHost,
+    Terminated,
+)
 from tusserve.protocol.records import Expiry, Kind, Reason, Refusal, UploadRecord, UploadState
 from tusserve.protocol.tus1 import CONTENT_TYPE, EXTENSIONS, Operation, Target, Tus1
 
@@ -41,7 +49,6 @@ NONE: Final = Tus1(extensions=frozenset(), max_size=MAX_SIZE)
 
 VERSION: Final = ("Tus-Resumable", "1.0.0")
 OCTETS: Final = ("Content-Type", CONTENT_TYPE)
-Fields = Iterable[tuple[str, str]]
 
 
 def head_of(method: str, *fields: tuple[str, str], http_version: str = "1.1") -> Head:
@@ -166,6 +173,18 @@ def outcome_of(
             return settle(record, command, end, durable, NOW, EXPIRY).outcome
         case Finish():
             raise AssertionError("only an engine can finish")
+
+
+OUTCOMES: list[Outcome] = [
+    Created(record=record_in(UploadState.RECEIVING)),
+    Inspected(record_in(UploadState.RECEIVING)),
+    Appended(record_in(UploadState.RECEIVING)),
+    Terminated(),
+    RefusedByHost(refusal=Refusal(401, "who", "Who are you?")),
+    RefusedByHost(refusal=Refusal(503, "later", "Later.")),
+    *(Refused(code=code) for code in Code),
+]
+"""One of each, and each code."""
 
 
 def fields_of(reply: Reply) -> dict[str, str]:
