@@ -5,7 +5,6 @@ an upload in `tusserve.engine`, a request's way in `tusserve.serving`. Hosts and
 """
 
 import contextlib
-import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -116,7 +115,7 @@ class TusApp:
             tasks=tasks,
         )
         # A fence number that is lost with the power matters only where requests outlive this machine.
-        leases = Leases(store, uuid.uuid4().hex, durable=not isinstance(storage, HasLocalPath))
+        leases = Leases(store, durable=not isinstance(storage, HasLocalPath))
         self._engine = Engine(self._shelf, self._hooks, self._settings, tasks, leases)
         self._reaper = Reaper(self._engine, self._shelf, self._hooks, self._settings)
         self._server = Server(
@@ -231,7 +230,7 @@ class TusApp:
             record = life.expire_in(record, expires_in)
         store = self._shelf.store
         if transaction is None:
-            return Upload(await store.create(record), self._shelf)
+            return Upload(await self._engine.keep(record), self._shelf)
         if not isinstance(store, JoinsTransaction):
             raise Unsupported("this store cannot join a transaction of the host")
         return Upload(await store.create_in(record, transaction), self._shelf)

@@ -143,12 +143,12 @@ class Pump:
         return held[0] if len(held) == 1 else b"".join(held), end
 
     async def _step(self) -> BodyEnd | None:
+        if self.stop is Stop.CHECKPOINT:
+            self.stop = None
+            await self._checkpoint(asked=True)
         data, end = await self._next()
         if data:
             await self._write(data)
-        if end is None and self.stop is Stop.CHECKPOINT:
-            self.stop = None
-            await self._checkpoint(asked=True)
         return end
 
     async def _next(self) -> tuple[bytes, BodyEnd | None]:

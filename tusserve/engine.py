@@ -34,7 +34,8 @@ from tusserve.protocol.outcomes import (
 from tusserve.protocol.records import Action, Reason, Refusal, UploadRecord, UploadState
 from tusserve.reception import Reception
 from tusserve.tasks import Answer, AppTasks
-from tusserve.upload import Shelf
+from tusserve.upload import Created as CreatedEvent
+from tusserve.upload import Shelf, Upload
 
 logger = logging.getLogger("tusserve")
 
@@ -185,9 +186,15 @@ class Engine:
 
     # ---- creating
 
+    async def keep(self, record: UploadRecord) -> UploadRecord:
+        """Keep a new record. Raises `IdTaken`."""
+        kept = await self._shelf.store.create(record)
+        self._hooks.observe(CreatedEvent(Upload(kept, self._shelf)))
+        return kept
+
     async def create(self, record: UploadRecord, command: Create, receive: ReceiveMessage) -> Outcome:
         """Keep a new record and take the body that came with it. `IdTaken` as the store says."""
-        record = await self._shelf.store.create(record)
+        record = await self.keep(record)
         if record.state is UploadState.FINISHING:
             return await self._finish_empty(record)
         if not command.carries_body:
@@ -205,7 +212,9 @@ class Engine:
             case _:
                 # The upload is there, so the client must learn where; it goes on from the committed offset.
                 found = await self.look(record.id)
-                return Created(record=record if found is None else found.record)
+                if found is None or found.record.state in {UploadState.ENDING, UploadState.GONE}:
+                    return outcome
+                return Created(record=found.record)
 
     async def _finish_empty(self, record: UploadRecord) -> Outcome:
         """An upload of no bytes: its 201 is all that a client looks at, so it has to be true."""

@@ -6,6 +6,7 @@ storages. The engine, the finisher and the reaper take leases here and do everyt
 
 import asyncio
 import logging
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -137,9 +138,9 @@ class Leases:
     nobody, and a loop that is gone (a test client's, one a request) leaves nothing behind.
     """
 
-    def __init__(self, store: UploadStore, holder: str, *, durable: bool) -> None:
+    def __init__(self, store: UploadStore, *, durable: bool) -> None:
         self.store = store
-        self._holder = holder
+        self._holder = ""
         self._durable = durable
         self._held: dict[str, Tenure] = {}
         self._heart: asyncio.Task[None] | None = None
@@ -234,6 +235,7 @@ class Leases:
 
     async def _get_ready(self) -> None:
         if not self._enlisted:
+            self._holder = uuid.uuid4().hex  # a new one for each start: the old one's death may be noted
             if isinstance(self.store, ProvesDeath):
                 await self.store.enlist(self._holder)
             self._enlisted = True

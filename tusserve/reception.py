@@ -22,7 +22,7 @@ from tusserve.protocol.commands import Append
 from tusserve.protocol.decide import BodyEnd
 from tusserve.protocol.outcomes import Appended, Code, Outcome, Refused, RefusedByHost
 from tusserve.protocol.records import Kind, Reason, Refusal, UploadRecord, UploadState
-from tusserve.upload import Progressed, Shelf, Upload
+from tusserve.upload import Completed, Progressed, Shelf, Upload
 
 logger = logging.getLogger("tusserve")
 
@@ -200,6 +200,8 @@ class Reception:
         before, self._record = self._record, self._tenure.record
         if self._record.offset > before.offset:
             self._hooks.observe(Progressed(Upload(self._record, self._shelf)))
+        if self._record.state is UploadState.COMPLETE:
+            self._hooks.observe(Completed(Upload(self._record, self._shelf)))
         return True
 
     async def _settle(self, end: BodyEnd, kept: Durable | None, stop: Stop | None) -> Outcome:

@@ -28,7 +28,6 @@ from tusserve.protocol.metadata import Metadata
 from tusserve.protocol.outcomes import Code, Created, Outcome, Refused, RefusedByHost
 from tusserve.protocol.records import Action, Reason
 from tusserve.protocol.tus1 import Operation, Target, Tus1
-from tusserve.upload import Created as CreatedEvent
 from tusserve.upload import NewUpload, Shelf, Upload
 
 logger = logging.getLogger("tusserve")
@@ -222,7 +221,6 @@ class Server:
         except IdTaken as error:
             raise RuntimeError("a random id was taken") from error
         if isinstance(outcome, Created):
-            self._hooks.observe(CreatedEvent(Upload(outcome.record, self._shelf)))
             outcome = replace(outcome, headers=accepted.headers, body=accepted.body)
         return Answered(outcome, self.url(location.root, record.id))
 

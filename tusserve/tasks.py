@@ -18,6 +18,8 @@ class Answer(Generic[T]):
         self._loop = asyncio.get_running_loop()
         self.future: asyncio.Future[T] = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
+        self.awaited = True
+        """Whether somebody still waits for it."""
 
     @property
     def given(self) -> bool:
@@ -60,6 +62,7 @@ class AppTasks:
         try:
             return await asyncio.shield(answer.future)
         except asyncio.CancelledError:
+            answer.awaited = False
             if left is not None and not answer.given:
                 left()
             raise
@@ -82,15 +85,14 @@ class AppTasks:
 
 
 def _hand_over(task: asyncio.Task[T], answer: Answer[T]) -> None:
-    """Whoever waits gets the result, or the failure; a failure after the answer is reported once."""
+    """Whoever waits gets the result, or the failure; a failure that nobody waits for is reported once."""
     if task.cancelled():
         answer.future.cancel()
     elif (error := task.exception()) is None:
         answer.give(task.result())
-    elif not answer.given:
+    elif answer.awaited and not answer.given:
         answer.future.set_exception(error)
-        answer.future.exception()  # the caller may have gone: then asyncio must not complain as well
     else:
         task.get_loop().call_exception_handler(
-            {"message": "a task of tusserve failed after its answer", "exception": error, "task": task}
+            {"message": "a task of tusserve failed", "exception": error, "task": task}
         )

@@ -40,16 +40,19 @@ class Shelf:
         return Cursor(record.cursor, record.entries, entries)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Upload:
     """One upload as it was when it was looked at; it does not change. Sizes in bytes, moments in UTC.
 
     The bytes can be read once they are sealed: in `on_complete` and after it.
     """
 
-    _record: UploadRecord = field(repr=False)
-    _shelf: Shelf = field(repr=False, compare=False)
-    _sealed: str | None = field(default=None, repr=False, compare=False)
+    _record: UploadRecord
+    _shelf: Shelf = field(compare=False)
+    _sealed: str | None = field(default=None, compare=False)
+
+    def __repr__(self) -> str:
+        return f"<Upload {self.id} {self.state} {self.offset}/{self.length}>"
 
     @property
     def id(self) -> str:
@@ -79,8 +82,7 @@ class Upload:
     @property
     def metadata(self) -> Metadata:
         """What the client said about it: never to be trusted."""
-        parsed = Metadata.parse(self._record.metadata)
-        return parsed if isinstance(parsed, Metadata) else Metadata()
+        return Metadata.load(self._record.metadata)
 
     @property
     def attributes(self) -> Mapping[str, Json]:
