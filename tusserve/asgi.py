@@ -36,7 +36,7 @@ from tusserve.hooks import (
     Who,
 )
 from tusserve.lease import Leases
-from tusserve.lifetime import DRAIN_SECONDS, Lifetime, answer_both_lifespans, answer_lifespan
+from tusserve.lifetime import DRAIN_DEADLINE, Lifetime, answer_both_lifespans, answer_lifespan
 from tusserve.mounting import Receive, Scope, Send, locate, normalized
 from tusserve.protocol import life
 from tusserve.protocol.fields import imf_fixdate, is_id
@@ -184,10 +184,10 @@ class TusApp:
         """
         return _Delegated(self, Who(owner))
 
-    async def drain(self, deadline: float = DRAIN_SECONDS) -> None:
+    async def drain(self, deadline: timedelta = DRAIN_DEADLINE) -> None:
         """From now on POST and PATCH are answered 503; running ones flush, commit and end; HEAD goes on.
 
-        Returns when nothing is left to do, at the latest after `deadline` seconds.
+        Returns when nothing is left to do, at the latest after `deadline`.
         """
         await self._lifetime.drain(deadline)
 

@@ -22,7 +22,7 @@ from tusserve.upload import Shelf
 
 logger = logging.getLogger("tusserve")
 
-DRAIN_SECONDS: Final = 10.0
+DRAIN_DEADLINE: Final = timedelta(seconds=10)
 
 
 class Lifetime:
@@ -111,15 +111,15 @@ class Lifetime:
         if running is None or running.done() or running.get_loop() is not asyncio.get_running_loop():
             self._sweeper = asyncio.get_running_loop().create_task(self._reaper.run(self._sweep_every))
 
-    async def drain(self, seconds: float) -> None:
+    async def drain(self, deadline: timedelta) -> None:
         """Take no more bodies; wait, at most so long, until what comes in is committed and answered."""
         self._engine.drain()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(deadline.total_seconds()):
                 await self._tasks.drained()
 
     async def _stop(self) -> None:
-        await self.drain(DRAIN_SECONDS)
+        await self.drain(DRAIN_DEADLINE)
         await self._tasks.cancel()
         sweeper, self._sweeper = self._sweeper, None
         if sweeper is not None and sweeper.get_loop() is asyncio.get_running_loop():
