@@ -68,8 +68,9 @@ def plan_creation(command: Create, policy: Policy) -> Refused | None:
             code=Code.LENGTH_TOO_SHORT, message=f"An upload here has at least {policy.min_size} bytes."
         )
     if command.carries_body and command.content_length is not None:
-        room = policy.max_size if declared is None else declared
-        if command.content_length > room:
+        if declared is None and command.content_length > policy.max_size:
+            return Refused(code=Code.UPLOAD_TOO_LARGE)
+        if declared is not None and command.content_length > declared:
             return Refused(code=Code.BODY_TOO_LONG)
     return None
 
