@@ -24,7 +24,7 @@ Authorize OnCreate OnFirstChunk OnComplete OnTerminate Observer RenderError
 TusError ConfigError UploadNotFound UploadBusy NotComplete Unsupported IdTaken KeyTaken StorageFull
 StorageUnavailable StoreUnavailable CursorLost
 Extension MiB GiB METHODS ALLOW_HEADERS EXPOSE_HEADERS
-FileStorage MemoryStorage SQLiteStore MemoryStore
+StorageBackend UploadStore FileStorage MemoryStorage SQLiteStore MemoryStore
 """
 """What the reference promises, no name more or less."""
 

@@ -1,0 +1,181 @@
+"""`tusserve serve`: one app on a socket of its own, until it is told to stop.
+
+Owns the socket, the two lines at the start, and the order in which everything ends. Knows nothing of uploads.
+`cli` calls it; it is the only module that knows the HTTP server.
+"""
+
+import asyncio
+import ctypes
+import logging
+import os
+import platform
+import shlex
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from tusserve import TusApp
+from tusserve.cli_app import check_folder, make_app, started
+from tusserve.cli_logging import set_up_logging
+from tusserve.cli_options import AppOptions, CommandError, ServeOptions
+from tusserve.cli_proxy import ForwardedHeaders
+
+logger = logging.getLogger("tusserve")
+
+DRAIN: Final = 5.0
+"""Seconds that running uploads have to make their bytes durable and to answer."""
+ANSWERS: Final = 2
+"""Seconds after that for answers to reach their clients, before requests are cancelled."""
+GONE_AFTER: Final = 9.5
+"""Seconds from the first signal until the process ends whatever happens: everything up to the last commit is
+safe by then or can be had again, so nothing is worth more waiting."""
+GONE_SOON_AFTER: Final = 2.0
+"""The same from the second signal."""
+KEEP_ALIVE: Final = 75
+"""Seconds that a connection may rest between two requests: clients pause between the pieces of a file."""
+PAD: Final = 32 * 1024 * 1024
+_M_TOP_PAD: Final = -2
+
+
+def serve_folder(app_options: AppOptions, options: ServeOptions) -> None:
+    """Serve until a signal. `CommandError` for whatever keeps it from starting."""
+    set_up_logging(options.log_format)
+    check_folder(app_options.folder, app_options.state)
+    app = make_app(app_options, options)
+    with closing(bind(options.host, options.port)) as listener:
+        keep_freed_memory()
+        with asyncio.Runner(loop_factory=_fastest_loop()) as runner:
+            runner.run(_serve(app, listener, app_options.folder, options))
+
+
+async def _serve(app: TusApp, listener: socket.socket, folder: Path, options: ServeOptions) -> None:
+    outside: ASGIApp = app if options.proxies is None else ForwardedHeaders(app, options.proxies)
+    config = uvicorn.Config(
+        outside,
+        lifespan="off",  # entered here, so that a failure is a sentence and not a log
+        ws="none",
+        proxy_headers=False,
+        server_header=False,
+        access_log=False,
+        log_config=None,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=ANSWERS,
+    )
+    lines = opening_lines(listener, folder, options)
+    async with started(app):
+        server = DrainingServer(config, app, lambda: print(lines, flush=True))
+        await server.serve(sockets=[listener])
+
+
+class DrainingServer(uvicorn.Server):
+    """uvicorn, but the app is drained before connections are closed, and then the process ends in time."""
+
+    def __init__(self, config: uvicorn.Config, app: TusApp, on_start: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._app = app
+        self._on_start = on_start
+        self._loop = asyncio.get_running_loop()
+        self._signals = 0
+        self._draining: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start as uvicorn does, then say so."""
+        await super().startup(sockets)
+        self._on_start()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
+        """The first signal drains, the second one hurries. Not passed on: an orderly end exits with 0."""
+        self._signals += 1
+        first = self._signals == 1
+        # In a thread: it has to work also when the event loop does not.
+        last = threading.Timer(GONE_AFTER if first else GONE_SOON_AFTER, _leave)
+        last.daemon = True
+        last.start()
+        self._loop.call_soon_threadsafe(self._drain if first else self._hurry)
+
+    def _drain(self) -> None:
+        logger.info("stopping: running uploads are made durable and answered")
+        self._draining = self._loop.create_task(self._drain_then_exit())
+
+    async def _drain_then_exit(self) -> None:
+        try:
+            await self._app.drain(DRAIN)
+        finally:
+            self.should_exit = True
+
+    def _hurry(self) -> None:
+        self.should_exit = self.force_exit = True
+
+
+def _leave() -> None:
+    logger.error("stopped without waiting any longer; clients go on from the last committed offset")
+    logging.shutdown()
+    os._exit(1)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that is bound, so that a busy port is known before anything else is touched."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (socket.gaierror, UnicodeError):
+        raise CommandError(f"the host {host!r} has no address") from None
+    family, kind, protocol, _, address = min(found, key=lambda each: each[0] != socket.AF_INET)
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen()  # here, because two may bind a port but only one may listen on it
+    except OSError as error:
+        listener.close()
+        raise CommandError(f"cannot listen on {_authority(host, port)}: {error.strerror}") from None
+    listener.setblocking(False)
+    return listener
+
+
+def opening_lines(listener: socket.socket, folder: Path, options: ServeOptions) -> str:
+    """Where it listens, where files land, and a command to try it that works as it stands."""
+    port = listener.getsockname()[1]
+    url = f"http://{_authority(options.host, port)}{options.path}/"
+    local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(options.host, options.host)
+    here = f"http://{_authority(local, port)}{options.path}/"
+    command = ["curl", "-si"]
+    if options.extensions is None or "creation-with-upload" in options.extensions:
+        command += ["-H", "Tus-Resumable: 1.0.0", "-H", "Upload-Length: 5"]
+        command += ["-H", "Content-Type: application/offset+octet-stream", "-d", "hello"]
+    else:
+        command += ["-X", "OPTIONS"]
+    return (
+        f"Listening on {url}, files land in {folder.resolve()}\n"
+        f"Try it: {' '.join(map(shlex.quote, [*command, here]))}"
+    )
+
+
+def _authority(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _fastest_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # not on every platform
+        return None
+    return uvloop.new_event_loop
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep up to 32 MiB of freed memory at the top of each heap instead of giving it back.
+
+    Every piece of a body is allocated and freed at once. As glibc comes, each freed piece goes back to the
+    kernel and the next one is mapped anew: some 350,000 page faults for a GiB, half of the time that it takes
+    to receive it. This is a setting of the whole process, so only the process that is ours makes it, never
+    the library. What is kept is bounded: 32 MiB a heap, and glibc has at most eight heaps a core.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).mallopt(_M_TOP_PAD, PAD)
