@@ -56,12 +56,13 @@ async def send_reply(reply: Reply, incoming: Incoming, head: Head, send: Send, *
     if close and head.http_version.startswith("1"):
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-    if not unread or close or not reply.body:
-        await send({"type": "http.response.body", "body": reply.body})
+    body = b"" if head.method == "HEAD" else reply.body  # also where an override made it another method
+    if not unread or close or not body:
+        await send({"type": "http.response.body", "body": body})
         return
-    await send({"type": "http.response.body", "body": reply.body[:-1], "more_body": True})
+    await send({"type": "http.response.body", "body": body[:-1], "more_body": True})
     await _drop(incoming)
-    await send({"type": "http.response.body", "body": reply.body[-1:]})
+    await send({"type": "http.response.body", "body": body[-1:]})
 
 
 async def _drop(incoming: Incoming) -> None:
