@@ -111,8 +111,15 @@ def test_malformed(raw: str) -> None:
     refused = Metadata.parse(raw)
     assert isinstance(refused, Refused)
     assert refused.code is Code.INVALID_METADATA
-    with pytest.raises(ValueError, match=r"\w"):
+    with pytest.raises(ValueError, match="Upload-Metadata"):
         Metadata.load(raw)
+
+
+@pytest.mark.parametrize(("raw", "word"), [(",", "key"), ("a,a", "twice"), ("a Yg", "Base64")])
+def test_a_refusal_says_what_is_wrong(raw: str, word: str) -> None:
+    refused = Metadata.parse(raw)
+    assert isinstance(refused, Refused)
+    assert word in (refused.message or "")
 
 
 def test_it_has_a_limit() -> None:
@@ -121,6 +128,8 @@ def test_it_has_a_limit() -> None:
     refused = Metadata.parse(fitting + "a")
     assert isinstance(refused, Refused)
     assert refused.code is Code.METADATA_TOO_LARGE
+    with pytest.raises(ValueError, match="metadata_too_large"):
+        Metadata.load(fitting + "a")
     with pytest.raises(ValueError, match="8192"):
         Metadata.encode({fitting + "a": ""})
     assert Metadata.encode({fitting: ""}) == fitting
