@@ -88,6 +88,7 @@ class Faults:
         self._suspends = suspends
         self._plan: list[_Planned] = []
         self._crashed = False
+        self._death = asyncio.Event()
         self._waiting: set[asyncio.Task[object]] = set()
         self._open: list[tuple[str, AbstractAsyncContextManager[object]]] = []
 
@@ -139,11 +140,16 @@ class Faults:
         """Whether the process is dead."""
         return self._crashed
 
+    async def until_crashed(self) -> None:
+        """Wait for its death. What it was doing then may never end: cancel it."""
+        await self._death.wait()
+
     def crash_now(self) -> None:
         """Die between two calls. Tasks that wait in a stream or a stall get `Crashed`."""
         if self._crashed:
             return
         self._crashed = True
+        self._death.set()
         here = _task_or_none()
         for task in self._waiting:
             if task is not here:
