@@ -89,12 +89,11 @@ class FileStorage:
 
     async def __aenter__(self) -> Self:
         self._entered += 1
-        if self._entered == 1:
-            try:
-                await self._threads.start(self._area.prepare).wait()
-            except BaseException:
-                await self.__aexit__(None, None, None)
-                raise
+        try:
+            await self._threads.start(self._area.prepare).wait()
+        except BaseException:
+            await self.__aexit__(None, None, None)
+            raise
         return self
 
     async def __aexit__(

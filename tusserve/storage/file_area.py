@@ -13,6 +13,7 @@ import errno
 import re
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from hashlib import sha256
 from os.path import samestat
 from pathlib import Path
@@ -37,14 +38,19 @@ class WorkArea:
     def __init__(self, root: Path, disk: Disk, *, reserve: int, syncs: bool) -> None:
         self.root, self.disk, self.syncs = root, disk, syncs
         self.data, self.files = root / "data", root / "files"
-        self.boot = disk.boot()
         self._reserve = reserve
-        self._lasting = bytearray(1 << 16)
-        """For each folder of the second level: whether this process has made its own name durable."""
+        self._lasting = bytearray(256 + 256 * 256)
+        """For each folder of both levels: whether this process saw to it that its own name is durable."""
+
+    @cached_property
+    def boot(self) -> str:
+        """Under which boot of the machine this process runs."""
+        return self.disk.boot()
 
     def prepare(self) -> None:
         """Make the folders, and see that files can be made. Raises `ConfigError`."""
         try:
+            _ = self.boot  # read it here, in a worker thread
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             for folder in (self.data, self.files):
                 self.disk.make_folder(folder)
@@ -83,12 +89,15 @@ class WorkArea:
         """The names of an upload's files reach the medium, and those of the folders that they are in."""
         folder = self.folder(id)
         self.disk.sync_folder(folder)
-        number = int(folder.parent.name + folder.name, 16)
-        if not self._lasting[number]:
-            # Whoever made the folders may have died before it synced them.
+        first = int(folder.parent.name, 16)
+        second = 256 + 256 * first + int(folder.name, 16)
+        # Whoever made the folders may have died before it synced them.
+        if not self._lasting[second]:
             self.disk.sync_folder(folder.parent)
+            self._lasting[second] = True
+        if not self._lasting[first]:
             self.disk.sync_folder(self.data)
-            self._lasting[number] = True
+            self._lasting[first] = True
 
     def check_room(self, needed: int) -> None:
         """Raises `StorageFull` if `needed` more bytes would reach into the reserve."""

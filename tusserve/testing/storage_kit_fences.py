@@ -16,6 +16,8 @@ check = FENCES.check
 
 BODY: Final = made_up(3_000_000, 1)
 """Long enough that no storage keeps it all in memory."""
+LARGE: Final = 600_000
+"""Few and large writes, where each await of each write is tried."""
 LATE: Final = made_up(3_000_000, 2)
 """What a process writes that wakes too late."""
 
@@ -28,9 +30,10 @@ async def _cancelled_writer(upload: Upload, suspension: int, *, scoped: bool = F
     async def work() -> None:
         async with upload.writer(upload.take()) as writer:
             writers.append(writer)
-            await write_all(writer, BODY[:2_000_000])
-            await writer.flush(False)
-            await write_all(writer, BODY[2_000_000:])
+            for begin in range(0, len(BODY), LARGE):
+                await writer.write(BODY[begin : begin + LARGE])
+                if begin == 2 * LARGE:
+                    await writer.flush(False)
             upload.commit(await writer.flush(True))
 
     interrupted = await cancelled_at(suspension, work(), scoped=scoped)
@@ -112,12 +115,12 @@ async def _(bench: Bench) -> None:
         committed = upload.cursor, upload.offset
         reached = await _cancelled_writer(upload, suspension)
         if upload.offset == committed[1]:
-            # At once, and at the place where the cancelled one wrote: what lands late lands in these.
-            await beside.append(LATE)
-            await upload.append(LATE)
+            # At once, and where the cancelled one wrote: what lands late lands in these.
+            await beside.append(LATE[:LARGE])
+            await upload.append(LATE[:LARGE])
             await asyncio.sleep(0.02)
-            assert await upload.content() == b"kept" + LATE, "B12: a cancelled write landed later"
-            assert await beside.content() == LATE, "B12: a cancelled write landed in another upload"
+            assert await upload.content() == b"kept" + LATE[:LARGE], "B12: a cancelled write landed later"
+            assert await beside.content() == LATE[:LARGE], "B12: a cancelled write landed in another upload"
         await upload.discard()
         await beside.discard()
         if not reached:
