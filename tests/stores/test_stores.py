@@ -8,6 +8,7 @@ import pytest
 
 from tusserve.contracts import UploadStore
 from tusserve.stores.memory import MemoryStore
+from tusserve.stores.sqlite import SQLiteStore
 from tusserve.testing.check import Check
 from tusserve.testing.store_kit import store_checks
 
@@ -24,6 +25,18 @@ def kept(
             yield store
 
     return opened
+
+
+@asynccontextmanager
+async def sqlite(place: Path) -> AsyncGenerator[UploadStore]:
+    async with SQLiteStore(place / "uploads.db") as store:
+        yield store
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("check", store_checks(sqlite), ids=str)
+async def test_sqlite_store(check: Check) -> None:
+    await check()
 
 
 @pytest.mark.anyio

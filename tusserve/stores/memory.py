@@ -36,7 +36,7 @@ class MemoryStore:
         self._rows: dict[str, _Row] = {}
         self._listeners: list[_Listener] = []
         # No method waits for anything while it has this; event loops in several threads may share the store.
-        # Reentrant: a stream that was abandoned is closed by the garbage collector, in the middle of anything.
+        # Reentrant: the garbage collector closes a stream that was abandoned, in the middle of anything.
         self._lock = threading.RLock()
 
     async def __aenter__(self) -> Self:
