@@ -43,6 +43,11 @@ ACTIONS = {
 }
 
 
+def _moved(found: Found, outcome: Outcome) -> bool:
+    """Whether a refusal is about more bytes than the plain read showed: these moved the expiry, too."""
+    return isinstance(outcome, Refused) and outcome.offset not in {None, found.record.offset}
+
+
 def new_id() -> str:
     """An id that nobody can guess: 128 random bits. Lower case, for file systems that know no other."""
     return secrets.token_hex(16)
@@ -118,6 +123,8 @@ class Server:
         found = None if target.id is None else await self._engine.look(target.id)
         answered = await self._decide(Request(scope), head, incoming, target, found, location, who)
         outcome = answered.outcome
+        if found is not None and _moved(found, outcome):
+            found = await self._engine.look(found.record.id)
         reply = self._codec.render(
             outcome,
             target.operation,
