@@ -14,6 +14,7 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -29,8 +30,8 @@ from tusserve.cli_proxy import ForwardedHeaders
 
 logger = logging.getLogger("tusserve")
 
-DRAIN: Final = 5.0
-"""Seconds that running uploads have to make their bytes durable and to answer."""
+DRAIN: Final = timedelta(seconds=5)
+"""How long running uploads have to make their bytes durable and to answer."""
 ANSWERS: Final = 2
 """Seconds after that for answers to reach their clients, before requests are cancelled."""
 GONE_AFTER: Final = 9.5
@@ -44,9 +45,15 @@ PAD: Final = 32 * 1024 * 1024
 _M_TOP_PAD: Final = -2
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """Not the traceback of a request that was cancelled at the end: it was we who did it."""
+    return record.exc_info is None or record.exc_info[0] is not asyncio.CancelledError
+
+
 def serve_folder(app_options: AppOptions, options: ServeOptions) -> None:
     """Serve until a signal. `CommandError` for whatever keeps it from starting."""
     set_up_logging(options.log_format)
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
     check_folder(app_options.folder, app_options.state)
     app = make_app(app_options, options)
     with closing(bind(options.host, options.port)) as listener:
