@@ -6,7 +6,7 @@ import resource
 import sqlite3
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -122,9 +122,15 @@ async def test_what_waits_shares_one_transaction_and_one_wake_up(
 async def test_one_that_fails_in_a_group_hurts_nobody_else(store: SQLiteStore) -> None:
     await store.create(new_record("taken"))
     got = await take(store, "taken")
+
+    def half(connection: sqlite3.Connection) -> None:
+        connection.execute("INSERT INTO entries VALUES ('taken', 5, 'half')")
+        raise ValueError("the other half")
+
     results = await together(
         store,
         store.create(new_record("first")),
+        do(store, half),
         store.create(new_record("taken")),
         store.commit(got.lease, replace(got.record, entries=7), ["one"]),
         do(store, lambda connection: connection.execute("INSERT INTO entries VALUES ('x', 1, NULL)")),
@@ -132,7 +138,15 @@ async def test_one_that_fails_in_a_group_hurts_nobody_else(store: SQLiteStore) -
         store.create(new_record("last")),
     )
     kinds = [type(each) for each in results]
-    assert kinds == [UploadRecord, IdTaken, ValueError, StoreUnavailable, UploadRecord, UploadRecord]
+    assert kinds == [
+        UploadRecord,
+        ValueError,
+        IdTaken,
+        ValueError,
+        StoreUnavailable,
+        UploadRecord,
+        UploadRecord,
+    ]
     assert [record.id for record in await store.uploads("default")] == ["first", "last", "taken"]
     assert await store.entries("taken", 0, 9) == ["one"]
 
@@ -234,6 +248,23 @@ async def test_a_call_does_not_wait_for_ever(
     other.execute("COMMIT")
     other.close()
     await store.create(new_record())
+
+
+@pytest.mark.anyio
+async def test_a_get_that_finds_the_file_locked_waits_in_a_thread(
+    store: SQLiteStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    created = await store.create(new_record())
+    assert store._opened is not None
+    with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as first:
+        first.execute("BEGIN IMMEDIATE")
+
+        def locked(*_: object) -> None:
+            with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as second:
+                second.execute("BEGIN IMMEDIATE")
+
+        monkeypatch.setattr(store._opened.glance, "one", locked)
+        assert await store.get("upload") == (created, None)
 
 
 # ---- cancellation
@@ -468,6 +499,13 @@ async def test_a_holder_that_left_may_come_back(path: Path) -> None:
                 await asyncio.sleep(0.11)  # longer than an answer about a holder is believed
                 assert isinstance(await other.acquire("upload", "other", LONG), Held)
                 await store.release(got.lease, clean=True)
+        async with store:
+            await store.enlist("holder")
+            await take(store)
+            for file in path.with_name("uploads.db-holders").iterdir():
+                file.unlink()
+            await asyncio.sleep(0.11)
+            assert isinstance(await other.acquire("upload", "other", LONG), Held), "an old death counts"
 
 
 @pytest.mark.anyio
@@ -513,14 +551,16 @@ async def test_a_holder_may_come_back_before_its_leave_is_through(path: Path) ->
         await other.create(new_record())
         await store.__aenter__()
         await store.enlist("holder")
-        busy = sqlite3.connect(path, isolation_level=None)
-        busy.execute("BEGIN IMMEDIATE")  # the leave cannot be noted
+        assert store._opened is not None
+        read = threading.Event()
+        reading = asyncio.create_task(store._opened.reader.call(lambda _, __: read.wait(10)))
         went = await cancelled_at(1, store.__aexit__(None, None, None))
         assert not went.through
         again = asyncio.create_task(store.__aenter__())
-        await asyncio.sleep(0.02)
-        busy.execute("COMMIT")
-        busy.close()
+        await asyncio.sleep(0.05)
+        assert not again.done(), "a read is still under way in what is to be left"
+        read.set()
+        assert await reading
         async with await again:
             await store.enlist("holder")
             await take(store)
@@ -542,13 +582,14 @@ async def test_asks_between_two_stores_of_one_file(store: SQLiteStore, path: Pat
     await asyncio.sleep(0.05)  # it listens already, while nobody could ask for anything
     async with SQLiteStore(path) as other:
         for asking in (other, store):
-            for why in (Action.APPEND, Action.INSPECT):
-                got = await take(store)
+            got = await take(store)
+            for why in (Action.APPEND, Action.APPEND, Action.INSPECT):
                 assert await asking.ask("upload", got.lease.fence, why)
                 with fail_after(10):
                     assert await heard.get() == Ask("upload", got.lease.fence, frozenset({why}))
+                assert heard.empty()
                 assert await store.renew([got.lease]) == []
-                await store.release(got.lease, clean=True)
+            await store.release(got.lease, clean=True)
     listening.cancel()
     await asyncio.wait([listening])
 
