@@ -4,6 +4,8 @@ Owns what is done with a body that nobody wants, so that the client reads the an
 no protocol beyond HTTP. The ASGI rim answers through it.
 """
 
+import logging
+import re
 from collections.abc import MutableMapping, Sequence
 from typing import Any, Final
 
@@ -11,6 +13,12 @@ import anyio
 
 from tusserve.mounting import Receive, Send
 from tusserve.protocol.http import Head, Reply
+
+logger = logging.getLogger("tusserve")
+
+_NO_NAME: Final = re.compile(r"[^!#$%&'*+.^_`|~0-9a-z-]")
+_NO_VALUE: Final = re.compile("[\0\r\n\u0100-\U0010ffff]")
+"""What neither a header's name (RFC 9110, 5.1; in lower case, as ASGI wants it) nor its value may have."""
 
 DROP_BYTES: Final = 16 * 1024 * 1024
 DROP_SECONDS: Final = 5.0
@@ -52,7 +60,7 @@ async def send_reply(reply: Reply, incoming: Incoming, head: Head, send: Send, *
     length = head.content_length
     too_much = isinstance(length, int) and length > DROP_BYTES
     close = close or waits or (unread and too_much)
-    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers]
+    headers = _sendable(reply)
     if close and head.http_version.startswith("1"):
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
@@ -63,6 +71,17 @@ async def send_reply(reply: Reply, incoming: Incoming, head: Head, send: Send, *
     await send({"type": "http.response.body", "body": body[:-1], "more_body": True})
     await _drop(incoming)
     await send({"type": "http.response.body", "body": body[-1:]})
+
+
+def _sendable(reply: Reply) -> list[tuple[bytes, bytes]]:
+    """The headers as bytes, without those of a host that no server could send: an answer is worth more."""
+    headers = []
+    for name, value in reply.headers:
+        if _NO_NAME.search(name) or not name or _NO_VALUE.search(value):
+            logger.error("the header %r: %r cannot be sent and was left out", name, value)
+        else:
+            headers.append((name.encode("ascii"), value.encode("latin-1")))
+    return headers
 
 
 async def _drop(incoming: Incoming) -> None:
