@@ -219,7 +219,8 @@ def check_key(key: str) -> None:
     """Raise `ValueError` unless `key` is a relative POSIX path of at most 1024 bytes without odd parts."""
     parts = key.split("/")
     odd = any(part in {"", ".", ".."} for part in parts)
-    if odd or "\\" in key or "\0" in key or len(key.encode("utf-8", "surrogatepass")) > LONGEST_KEY:
+    no_text = any(letter in "\\\0" or "\ud800" <= letter <= "\udfff" for letter in key)
+    if odd or no_text or len(key.encode()) > LONGEST_KEY:
         raise ValueError(f"not a usable key: {key!r} (relative, parts joined by /, none empty, '.' or '..')")
 
 
