@@ -67,9 +67,18 @@ Verdict: TypeAlias = Accepted | ForGood | ForNow
 
 @dataclass(frozen=True, slots=True)
 class Who:
-    """Whoever sent a request, in the host's own word; None: nobody in particular."""
+    """Whoever sent a request, in the host's own word; None: nobody in particular.
+
+    `TypeError` for anything but text: a number would not come back from every store as what it was, and its
+    owner would not find the upload again.
+    """
 
     owner: str | None
+
+    def __post_init__(self) -> None:
+        owner: object = self.owner
+        if not (owner is None or isinstance(owner, str)):
+            raise TypeError(f"an owner is a str or None, not {type(owner).__name__}")
 
 
 class Hooks:
@@ -112,7 +121,7 @@ class Hooks:
         try:
             return Who(await self._timed(self._authorize(request, action, upload)))
         except HTTPException as refused:
-            return _by_host(refused)
+            return self._refused("authorize", upload_id, refused)
         except Exception as error:  # noqa: BLE001 - a host's hook may raise anything
             return self._failed("authorize", upload_id, error).refused
 
@@ -121,9 +130,9 @@ class Hooks:
         if self._on_create is None:
             return Accepted()
         try:
-            return await self._timed(self._on_create(new, request)) or Accepted()
+            return _accepted(await self._timed(self._on_create(new, request)))
         except HTTPException as refused:
-            return _by_host(refused)
+            return self._refused("on_create", new.id, refused)
         except Exception as error:  # noqa: BLE001 - a host's hook may raise anything
             return self._failed("on_create", new.id, error).refused
 
@@ -134,10 +143,10 @@ class Hooks:
         return await self._gate("on_first_chunk", upload.id, self._on_first_chunk(upload, head))
 
     async def on_complete(self, upload: Upload) -> Verdict:
-        """Whether the host takes the whole."""
+        """Whether the host takes the whole. What the hook returns is of no account."""
         if self._on_complete is None:
             return Accepted()
-        return await self._gate("on_complete", upload.id, self._on_complete(upload))
+        return await self._gate("on_complete", upload.id, _nothing(self._on_complete(upload)))
 
     async def on_terminate(self, upload: Upload, reason: Reason) -> bool:
         """Tell the host that it goes; False: it has to be told again."""
@@ -170,19 +179,29 @@ class Hooks:
 
     async def _gate(self, name: str, upload_id: str, call: Awaitable[Accepted | None]) -> Verdict:
         try:
-            return await self._timed(call) or Accepted()
+            return _accepted(await self._timed(call))
         except HTTPException as refused:
             if not 400 <= refused.status_code <= 499 or refused.status_code in RETRIABLE:
                 return self._failed(name, upload_id, refused)
-            if refused.status_code == 409:
-                _hint_at_409(name)
-            return ForGood(_by_host(refused))
+            return ForGood(_by_host(name, refused))
         except Exception as error:  # noqa: BLE001 - a host's hook may raise anything
             return self._failed(name, upload_id, error)
 
     async def _timed(self, call: Awaitable[T]) -> T:
-        with anyio.fail_after(self._seconds):
-            return await call
+        try:
+            with anyio.fail_after(self._seconds):
+                return await call
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Nobody cancelled us: the hook waited for something that was, which is its failure.
+            raise RuntimeError("the hook was cancelled from within") from error
+
+    def _refused(self, name: str, upload_id: str | None, refused: HTTPException) -> Refused | RefusedByHost:
+        if refused.status_code < 300 or refused.status_code == 304:  # no refusals, and some have no body
+            return self._failed(name, upload_id, refused).refused
+        return _by_host(name, refused)
 
     def _failed(self, name: str, upload_id: str | None, error: Exception) -> ForNow:
         logger.error(
@@ -195,11 +214,25 @@ class Hooks:
         return ForNow(Refused(code=Code.HOOK_FAILED, retry_after=1))
 
 
-def _by_host(refused: HTTPException) -> RefusedByHost:
+def _accepted(answer: object) -> Accepted:
+    if answer is None:
+        return Accepted()
+    if isinstance(answer, Accepted):
+        return answer
+    raise TypeError(f"a gate returns Accepted or None, not {type(answer).__name__}")
+
+
+async def _nothing(call: Awaitable[object]) -> None:
+    await call
+
+
+def _by_host(name: str, refused: HTTPException) -> RefusedByHost:
+    if refused.status_code == 409:
+        _hint_at_409(name)
     code = refused.code if isinstance(refused, Rejected) else "rejected"
     return RefusedByHost(
         refusal=Refusal(refused.status_code, code, str(refused.detail)),
-        headers=dict(refused.headers or {}),
+        headers={name: str(value) for name, value in (refused.headers or {}).items()},
         extra=refused.extra if isinstance(refused, Rejected) else {},
     )
 
