@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 
-from tusserve.config import Extension, GiB, Settings, Timeouts, narrowed
+from tusserve.config import Extension, GiB, Settings, Timeouts, narrowed, utc_now
 from tusserve.contracts import (
     HasLocalPath,
     JoinsTransaction,
@@ -88,7 +88,7 @@ class TusApp:
     ) -> None:
         _check_plugins(storage, store)
         self._path = normalized(path)
-        settings = Settings(
+        self._settings = Settings(
             name=name,
             extensions=narrowed(extensions, expiry),
             max_size=max_size,
@@ -100,10 +100,9 @@ class TusApp:
             timeouts=timeouts,
             base_url=base_url,
             idempotent_delete=idempotent_delete,
+            clock=clock or utc_now,
         )
-        self._settings = settings if clock is None else replace(settings, clock=clock)
         self._shelf = Shelf(storage, store)
-        tasks = AppTasks()
         self._hooks = Hooks(
             authorize=authorize,
             on_create=on_create,
@@ -112,18 +111,15 @@ class TusApp:
             on_terminate=on_terminate,
             observe=observe,
             timeout=timeouts.hook,
-            tasks=tasks,
+            tasks=(tasks := AppTasks()),
         )
         # A fence number that is lost with the power matters only where requests outlive this machine.
         leases = Leases(store, durable=not isinstance(storage, HasLocalPath))
-        self._engine = Engine(self._shelf, self._hooks, self._settings, tasks, leases)
-        self._reaper = Reaper(self._engine, self._shelf, self._hooks, self._settings)
-        self._server = Server(
-            self._path, self._engine, self._shelf, self._hooks, self._settings, render_error
-        )
-        self._lifetime = Lifetime(
-            self._shelf, self._engine, self._reaper, leases, tasks, self._settings.sweep_every
-        )
+        parts = (self._shelf, self._hooks, self._settings)
+        self._engine = Engine(*parts, tasks, leases)
+        self._reaper = Reaper(self._engine, *parts)
+        self._server = Server(self._path, self._engine, *parts, render_error)
+        self._lifetime = Lifetime(self._shelf, self._engine, self._reaper, leases, tasks, sweep_every)
 
     # ---- as an ASGI app
 
