@@ -4,6 +4,8 @@ from datetime import timedelta
 
 import pytest
 
+from tusserve.hooks import _hint_at_409
+
 
 @pytest.fixture(autouse=True)
 def _short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -13,3 +15,9 @@ def _short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tusserve.body.LOOKOUT", 0.05)
     monkeypatch.setattr("tusserve.body.ASK_STANDS", 0.4)
     monkeypatch.setattr("tusserve.answering.DROP_SECONDS", 0.5)
+
+
+@pytest.fixture(autouse=True)
+def _no_hint_was_given() -> None:
+    """What is logged once in the life of a process was not logged before this test."""
+    _hint_at_409.cache_clear()

@@ -4,7 +4,7 @@ for what an answer has to be."""
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypedDict, Unpack
 
@@ -38,6 +38,7 @@ from tusserve.protocol.records import Action
 from tusserve.storage.memory import MemoryStorage
 from tusserve.stores.memory import MemoryStore
 from tusserve.testing.client import Response, TusClient
+from tusserve.testing.client_exchange import Bell
 from tusserve.testing.clock import ManualClock
 
 OCTETS = "application/offset+octet-stream"
@@ -49,14 +50,17 @@ class Faults:
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.coming: defaultdict[str, list[BaseException]] = defaultdict(list)
+        self._bell = Bell()
 
     def __call__(self, name: str) -> None:
         self.calls.append(name)
+        self._bell.ring()
         if self.coming[name]:
             raise self.coming[name].pop(0)
 
-    def count(self, name: str) -> int:
-        return self.calls.count(name)
+    async def until(self, name: str) -> None:
+        """Wait until that was called."""
+        await self._bell.until(lambda: name in self.calls)
 
 
 class NotingStore(MemoryStore):
@@ -282,13 +286,3 @@ def assert_head_refused(answer: Response, status: int) -> None:
     assert "upload-offset" not in answer.headers
     assert answer.headers["tus-resumable"] == "1.0.0"
     assert answer.headers["cache-control"] == "no-store"
-
-
-@dataclass
-class Heard:
-    """What a hook was called with."""
-
-    calls: list[tuple[object, ...]] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.calls)
