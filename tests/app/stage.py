@@ -84,6 +84,10 @@ class NotingStore(MemoryStore):
         self.at("acquire")
         return await super().acquire(id, holder, ttl, steal=steal, durable=durable)
 
+    async def renew(self, leases: Sequence[Lease]) -> Sequence[Lease]:
+        self.at("renew")
+        return await super().renew(leases)
+
     async def commit(
         self, lease: Lease, record: UploadRecord, added: Sequence[str] = (), *, release: bool = False
     ) -> UploadRecord | None:

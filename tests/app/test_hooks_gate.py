@@ -317,7 +317,7 @@ async def test_a_delete_while_the_gate_thinks_wins() -> None:
         first = asyncio.ensure_future(s.client.append(url, b"0123"))
         await thinking.wait()
         deleting = asyncio.ensure_future(s.client.delete(url))
-        await s.store.at.until("ask")
+        await s.store.at.until("renew")  # which is the answer to an ask
         go_on.set()
         assert_refused(await first, 410, "upload_terminated")
         assert (await deleting).status == 204
