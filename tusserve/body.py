@@ -31,27 +31,25 @@ HUNG_SECONDS: Final = 10.0
 
 
 class Stop(IntEnum):
-    """Why the wait for more bytes is interrupted. Of two reasons the higher one counts."""
+    """Why a body is ended from this side. Of two reasons the higher one counts."""
 
-    CHECKPOINT = 1
-    """Make durable what is there, then go on."""
-    STALLED = 2
-    PREEMPTED = 3
-    DRAINED = 4
+    STALLED = 1
+    PREEMPTED = 2
+    DRAINED = 3
     """The server is about to stop."""
-    LEFT = 5
+    LEFT = 4
     """The request's own task was cancelled: there is nobody to answer."""
-    TERMINATED = 6
+    TERMINATED = 5
     """The upload is to end: what came is worth nothing any more."""
-    LOST = 7
+    LOST = 6
     """The lease is lost: nothing may be committed."""
 
 
 class Sink(Protocol):
     """Where the bytes of a body go. The pump calls one method at a time."""
 
-    async def open(self, head: bytes, *, whole: bool) -> Refused | RefusedByHost | None:
-        """The first bytes are there, before any is written; `whole`: they are the whole body. None: go on."""
+    async def admit(self, head: bytes, *, whole: bool) -> Refused | RefusedByHost | None:
+        """Whether any byte may be written, by the first ones; `whole`: they are the whole body. None: yes."""
 
     async def write(self, data: bytes) -> None:
         """Take these, which follow those before."""
@@ -96,7 +94,9 @@ class Pump:
         self._task: asyncio.Task[Any] | None = None
         self._waiting = False
         self._interrupting = False
-        self._through_gate = False
+        self._admitted = False
+        self._wanted = False
+        self._beside: asyncio.Task[None] | None = None
         self._undurable = 0
         self._oldest = 0.0
         self._last = self._since = self._time()
@@ -112,18 +112,29 @@ class Pump:
         self._last = self._since = self._time()
         self._lookout.watch(self)
         try:
-            head, end = await self._collect_head()
-            if head:
-                refused = await self._sink.open(head, whole=end is BodyEnd.WHOLE)
-                if refused is not None:
-                    return refused
-                self._through_gate = True
-                await self._write(head)
+            end = await self._begin()
             while end is None:
                 end = await self._step()
             return end
         finally:
             self._lookout.forget(self)
+            if self._beside is not None:
+                self._beside.cancel()
+                await asyncio.wait({self._beside})
+
+    async def _begin(self) -> BodyEnd | Refused | RefusedByHost | None:
+        """Through the gate. A frame of its own: it holds the first bytes, and they must go with it."""
+        head, end = await self._collect_head()
+        if not head:
+            return end
+        refused = await self._sink.admit(head, whole=end is BodyEnd.WHOLE)
+        if refused is not None:
+            return refused
+        if self.stop in {Stop.TERMINATED, Stop.LOST}:
+            return _ENDS[self.stop]  # nothing is opened in the storage for nothing
+        self._admitted, self._busy_looks = True, 0
+        await self._write(head)
+        return end
 
     async def _collect_head(self) -> tuple[bytes, BodyEnd | None]:
         """The bytes that the gate wants, or without a gate the first chunk.
@@ -143,9 +154,6 @@ class Pump:
         return held[0] if len(held) == 1 else b"".join(held), end
 
     async def _step(self) -> BodyEnd | None:
-        if self.stop is Stop.CHECKPOINT:
-            self.stop = None
-            await self._checkpoint(asked=True)
         data, end = await self._next()
         if data:
             await self._write(data)
@@ -153,9 +161,14 @@ class Pump:
 
     async def _next(self) -> tuple[bytes, BodyEnd | None]:
         """The next chunk, and how the body ended if it did."""
-        if self.stop is not None and self.stop is not Stop.CHECKPOINT:
+        if self.stop is not None:
             return b"", _ENDS[self.stop]
+        if self._wanted:
+            await self._checkpoint(asked=True)
         message = await self._receive_or_stop()
+        if self._beside is not None:
+            beside, self._beside = self._beside, None
+            await beside
         if message is None:
             return b"", None
         if message["type"] != "http.request":
@@ -175,33 +188,42 @@ class Pump:
         """The next message; None if the wait for it was interrupted.
 
         The interruption is a native cancel of this very task while it waits in `receive()`, taken back here:
-        a cancel scope around each wait would cost every chunk, one around the loop could hit a write.
+        a cancel scope around each wait would cost every chunk, one around the loop could hit a write. Only a
+        body that ends is interrupted: a message may be on its way, and would be a hole in what follows.
         """
-        self._waiting = True
+        assert self._task is not None
+        self._waiting, self._busy_looks = True, 0
         try:
-            return await self._receive()
+            message = await self._receive()
         except asyncio.CancelledError:
             if not self._interrupting:
                 raise
             self._interrupting = False
-            assert self._task is not None
             if self._task.uncancel() > 0:  # the event loop is being closed as well
                 raise
             return None
         finally:
             self._waiting = False
+        if self._interrupting:  # it came back all the same
+            self._interrupting = False
+            self._task.uncancel()
+        return message
 
     async def _write(self, data: bytes) -> None:
         if not self._undurable:
             self._oldest = self._time()
         self._undurable += len(data)
         await self._sink.write(data)
-        if self._undurable >= self._limits.checkpoint_bytes:
+        self._last = self._time()  # our own slowness is not the client's silence
+        full = self._undurable >= self._limits.checkpoint_bytes
+        if full or self._last - self._oldest >= CHECKPOINT_SECONDS:
             await self._checkpoint()
+            self._last = self._time()
 
     async def _checkpoint(self, *, asked: bool = False) -> None:
         # Never at the last byte: that one is committed together with FINISHING. One that was asked for is
         # made with nothing new, too: its commit is the answer that somebody waits for.
+        self._wanted = False
         if (self._undurable or asked) and self.received < self._limits.room:
             self._undurable = 0
             await self._sink.checkpoint()
@@ -209,12 +231,34 @@ class Pump:
     # ---- what others want
 
     def interrupt(self, why: Stop) -> None:
-        """Stop waiting for bytes. A write or a checkpoint under way is not disturbed."""
+        """End the body here. A write or a checkpoint under way is not disturbed."""
         if self.stop is None or why > self.stop:
             self.stop = why
+        self._wake()
+
+    def _wake(self) -> None:
         if self._waiting and not self._interrupting and self._task is not None:
             self._interrupting = True
             self._task.cancel()
+
+    def want_checkpoint(self) -> None:
+        """Make durable what came: beside the wait for more, or else as soon as the sink is free."""
+        self._wanted = True
+        if self._waiting and not self._is_busy_beside():
+            self._busy_looks = 0
+            self._beside = asyncio.get_running_loop().create_task(self._checkpoint(asked=True))
+            self._beside.add_done_callback(self._beside_over)
+
+    def _beside_over(self, ended: asyncio.Task[None]) -> None:
+        if ended.cancelled():
+            return
+        if ended.exception() is not None:
+            self._wake()  # to raise it
+        elif self._wanted:
+            self.want_checkpoint()  # asked for again meanwhile
+
+    def _is_busy_beside(self) -> bool:
+        return self._beside is not None and not self._beside.done()
 
     def asked(self, why: frozenset[Action]) -> None:
         """Another request wants the upload: make a checkpoint, or let go, as the reasons say."""
@@ -225,26 +269,26 @@ class Pump:
         self._let_go_until = now + ASK_STANDS
         if self._silent(now) or (Action.APPEND in why and self.received == 0):
             self.interrupt(Stop.PREEMPTED)
-        elif Action.INSPECT in why and self._through_gate:
-            self.interrupt(Stop.CHECKPOINT)
+        elif Action.INSPECT in why and self._admitted:
+            self.want_checkpoint()
 
     def look(self, now: float) -> None:
         """What the lookout does for this body, a few times a second."""
-        if not self._waiting:
+        if not self._waiting or self._is_busy_beside():
             self._since += LOOKOUT  # our own slowness does not count against the client's rate
             self._busy_looks += 1
-            if self._busy_looks * LOOKOUT >= HUNG_SECONDS:
+            if self._admitted and self._busy_looks * LOOKOUT >= HUNG_SECONDS:
                 self._hung()
+                self._wanted = True  # should it come back: the commit shows whose the upload is now
             return
-        self._busy_looks = 0
         timeouts = self._limits.timeouts
         idle = timeouts.idle.total_seconds()
         if now < self._let_go_until and self._silent(now):
             self.interrupt(Stop.PREEMPTED)
         elif now - self._last >= idle or self._slow(now, idle):
             self.interrupt(Stop.STALLED)
-        elif self._through_gate and self._undurable and now - self._oldest >= CHECKPOINT_SECONDS:
-            self.interrupt(Stop.CHECKPOINT)
+        elif self._admitted and self._undurable and now - self._oldest >= CHECKPOINT_SECONDS:
+            self.want_checkpoint()
 
     def _silent(self, now: float) -> bool:
         return self._waiting and now - self._last >= SILENCE

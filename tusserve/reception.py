@@ -105,22 +105,21 @@ class Reception:
 
     # ---- what the pump calls
 
-    async def open(self, head: bytes, *, whole: bool) -> Refused | RefusedByHost | None:
-        """Ask the gate, then open the storage: a refused upload leaves nothing there."""
-        if self._head_wanted():
-            refused = await self._through_gate(head, whole=whole)
-            if refused is not None:
-                return refused
+    async def admit(self, head: bytes, *, whole: bool) -> Refused | RefusedByHost | None:
+        """Ask the gate: the storage is opened after it, so that a refused upload leaves nothing there."""
+        return await self._through_gate(head, whole=whole) if self._head_wanted() else None
+
+    async def _open(self) -> Writer:
         record = self._record
         self._opening = self._shelf.storage.writer(
             self._shelf.place(record), self._shelf.cursor(record), record.offset, self._tenure.lease
         )
         self._tenure.clean = False
-        self._writer = await self._opening.__aenter__()
-        if self._writer.opened is not None:
-            self._record = replace(record, cursor=self._writer.opened)
+        writer = self._writer = await self._opening.__aenter__()
+        if writer.opened is not None:
+            self._record = replace(record, cursor=writer.opened)
             await self._commit(self._record)
-        return None
+        return writer
 
     async def _through_gate(self, head: bytes, *, whole: bool) -> Refused | RefusedByHost | None:
         least = self._settings.min_first_chunk
@@ -141,8 +140,7 @@ class Reception:
 
     async def write(self, data: bytes) -> None:
         """Hand the bytes to the storage."""
-        assert self._writer is not None
-        await self._writer.write(data)
+        await (self._writer or await self._open()).write(data)
 
     async def checkpoint(self) -> None:
         """Make durable, then commit; never up to the last byte."""
