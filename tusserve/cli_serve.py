@@ -179,10 +179,10 @@ def _fastest_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
 def keep_freed_memory() -> None:
     """Let glibc keep up to 32 MiB of freed memory at the top of each heap instead of giving it back.
 
-    Every piece of a body is allocated and freed at once. As glibc comes, each freed piece goes back to the
-    kernel and the next one is mapped anew: some 350,000 page faults for a GiB, half of the time that it takes
-    to receive it. This is a setting of the whole process, so only the process that is ours makes it, never
-    the library. What is kept is bounded: 32 MiB a heap, and glibc has at most eight heaps a core.
+    Every piece of a body is allocated and freed at once. As glibc comes, freed memory goes back to the kernel
+    and is mapped anew for the next piece: tens of thousands of page faults for each GiB. This is a setting of
+    the whole process, so only the process that is ours makes it, never the library. What is kept is bounded:
+    32 MiB a heap, and glibc has at most eight heaps a core.
     """
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).mallopt(_M_TOP_PAD, PAD)

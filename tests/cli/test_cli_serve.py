@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -218,15 +219,48 @@ def test_sweep_does_what_is_due(tmp_path: Path) -> None:
         assert connection.inspect(upload).status == 410
 
 
-def test_large_bodies_do_not_grow_the_process(tmp_path: Path) -> None:
-    """What the allocator is told to keep is bounded: many bodies cost no more memory than a few."""
+FAULTS = """
+import resource, sys
+from tusserve.cli_serve import keep_freed_memory
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+def bodies():
+    for _ in range(100):
+        pieces = [bytes(64_000) for _ in range(64)]
+        del pieces
+
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+bodies()
+before = faults()
+bodies()
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_freed_memory_is_kept_for_the_next_piece() -> None:
+    def count(how: str) -> int:
+        return int(
+            subprocess.run([sys.executable, "-c", FAULTS, how], stdout=subprocess.PIPE, check=True).stdout
+        )
+
+    assert count("kept") * 10 < count("given back")
+
+
+def test_bodies_do_not_grow_the_process(tmp_path: Path) -> None:
+    """What is kept is bounded."""
     piece = os.urandom(1 << 20)
     with tusserve(tmp_path, "--durability", "none") as server, Connection(server.address) as connection:
-        seen = []
+        costs = []
         for _ in range(4):
-            for _ in range(8):
-                upload = connection.create("/files/", 4 * len(piece))
-                assert connection.append(upload, 0, piece * 4).status == 204
-                connection.ask("DELETE", upload)
-            seen.append(server.cost().memory)
-        assert seen[-1] - seen[0] < 48 << 20, seen
+            upload = connection.create("/files/", 32 << 20)
+            connection.begin_append(upload, 0, 32 << 20)
+            for _ in range(32):
+                connection.send(piece)
+            assert connection.answer("PATCH").status == 204
+            connection.ask("DELETE", upload)
+            costs.append(server.cost())
+        assert costs[-1].memory - costs[0].memory < 40 << 20
