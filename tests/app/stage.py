@@ -1,6 +1,8 @@
 """What the tests of the whole app are made of: an app in memory, plug-ins that note and fail, and the words
 for what an answer has to be."""
 
+import asyncio
+import itertools
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -217,6 +219,10 @@ class Stage:
         """Where it is in its life."""
         return (await self.upload(url)).state
 
+    def kept(self, url: str) -> UploadRecord:
+        """Its record."""
+        return self.store.records[id_of(url)]
+
     async def content(self, url: str) -> bytes:
         """The bytes of a complete upload."""
         return await content_of(await self.upload(url))
@@ -247,6 +253,15 @@ async def stage(
     tus = TusApp("/files", storage=storage, store=store, clock=clock, **options)
     async with TusClient(tus) as client:
         yield Stage(tus, client, storage, store, clock)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Let others run until it holds."""
+    async with asyncio.timeout(60):
+        for pause in itertools.chain(itertools.repeat(0, 100), itertools.repeat(0.002)):
+            if holds():
+                return
+            await asyncio.sleep(pause)
 
 
 def id_of(url: str) -> str:
