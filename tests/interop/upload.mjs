@@ -1,0 +1,21 @@
+// Uploads a file with tus-js-client: node upload.mjs FILE endpoint|uploadUrl URL CHUNK_SIZE
+// Prints the URL of the upload and exits with 0, or prints the error and exits with 1.
+import { createReadStream } from 'node:fs'
+import { Upload } from 'tus-js-client'
+
+const [file, how, url, chunkSize] = process.argv.slice(2)
+
+new Upload(createReadStream(file), {
+  [how]: url,
+  chunkSize: Number(chunkSize),
+  retryDelays: [0, 200, 500, 1000, 1000, 1000],
+  metadata: { filename: 'a file.bin', note: 'grüße' },
+  onError(error) {
+    console.error(String(error))
+    process.exit(1)
+  },
+  onSuccess() {
+    console.log(this.url ?? url)
+    process.exit(0)
+  },
+}).start()
