@@ -51,7 +51,8 @@ class Job(Generic[Result]):
             self._waiter.set_result(None)
 
     async def wait(self) -> Result:
-        """Wait for the end of the call: what it returned, or raised. May be cancelled and repeated."""
+        """Wait for the end of the call: what it returned, or raised. One task at a time; it may be cancelled
+        and wait again."""
         if not self.done:
             self._waiter = self._loop.create_future()
             if not self.done:
