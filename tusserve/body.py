@@ -96,6 +96,7 @@ class Pump:
         self._interrupting = False
         self._admitted = False
         self._wanted = False
+        self._wanted_early = False
         self._beside: asyncio.Task[None] | None = None
         self._undurable = 0
         self._oldest = 0.0
@@ -134,6 +135,7 @@ class Pump:
             return _ENDS[self.stop]  # nothing is opened in the storage for nothing
         self._admitted, self._busy_looks = True, 0
         await self._write(head)
+        self._wanted = self._wanted or self._wanted_early
         return end
 
     async def _collect_head(self) -> tuple[bytes, BodyEnd | None]:
@@ -269,8 +271,11 @@ class Pump:
         self._let_go_until = now + ASK_STANDS
         if self._silent(now) or (Action.APPEND in why and self.received == 0):
             self.interrupt(Stop.PREEMPTED)
-        elif Action.INSPECT in why and self._admitted:
-            self.want_checkpoint()
+        elif Action.INSPECT in why:
+            if self._admitted:
+                self.want_checkpoint()
+            else:
+                self._wanted_early = True  # whoever asked waits for the first commit there is
 
     def look(self, now: float) -> None:
         """What the lookout does for this body, a few times a second."""

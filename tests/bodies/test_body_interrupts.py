@@ -389,6 +389,20 @@ async def test_head_does_not_disturb_a_body_before_its_gate() -> None:
     assert await running is BodyEnd.WHOLE
 
 
+async def test_what_head_asked_before_the_gate_is_answered_behind_it() -> None:
+    """Or whoever asked a moment too early would wait for the whole grace."""
+    sink, silence = Tally(), Silence()
+    pump = pump_of(Script(silence), sink, head=4)
+    running = start(pump)
+    await silence.reached.wait()
+    pump.asked(INSPECT)
+    silence.more(chunk(b"abcd"))
+    await until(lambda: sink.checkpoints == [4])
+    silence.more(chunk(b"ef", more=False))
+    assert await running is BodyEnd.WHOLE
+    assert sink.checkpoints == [4]
+
+
 async def test_the_client_that_goes_on_after_an_ask_is_not_robbed() -> None:
     sink, silence = Tally(), Silence()
     pump = pump_of(Script(chunk(b"abc"), silence), sink)
