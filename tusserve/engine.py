@@ -113,6 +113,17 @@ class Engine:
             return Refused(code=Code.TOO_MANY_UPLOADS, retry_after=1)
         return None
 
+    def _refuse_unseen(self, record: UploadRecord) -> Refused | None:
+        """Its first bytes may be for a gate to see that this process does not have."""
+        if record.offset > 0 or not self._hooks.are_missing_for(record):
+            return None
+        logger.error(
+            "upload %s needs the hooks of its app, which this process does not have",
+            record.id,
+            extra={"id": record.id, "code": Code.HOOK_FAILED},
+        )
+        return Refused(code=Code.HOOK_FAILED, retry_after=1)
+
     async def append(self, command: Append, found: Found | None, receive: ReceiveMessage) -> Outcome:
         """Take the body of a PATCH."""
         plan = self._plan(found, command)
@@ -134,7 +145,12 @@ class Engine:
                     return await _if_empty(found.record, receive)
                 return Refused(code=Code.UPLOAD_COMPLETE)
             case decide.Receive():
-                return self.refuse_work(body=True) or await self._take_body(command, receive)
+                assert found is not None
+                return (
+                    self._refuse_unseen(found.record)
+                    or self.refuse_work(body=True)
+                    or await self._take_body(command, receive)
+                )
             case decide.Finish() | decide.End():
                 return FINISHING
             case _:

@@ -68,8 +68,11 @@ class Finisher:
         """Seal, ask `on_complete`, commit COMPLETE; or postpone, or end.
 
         `wanted` is asked just before the commit: False ends the upload (HOST), as does any failure for now:
-        nobody would come back for it. Returns what became of it; an `Ending` was carried out.
+        nobody would come back for it. Returns what became of it; an `Ending` was carried out. Without the
+        hooks that the upload needs it stays as it is, and due.
         """
+        if self._hooks.are_missing_for(tenure.record):
+            return Refused(code=Code.UPLOAD_FINISHING)
         finished = await self._finish(tenure)
         if (
             wanted is not None
@@ -142,8 +145,11 @@ class Finisher:
         return True
 
     async def carry_out_end(self, tenure: Tenure) -> bool:
-        """Tell the host, discard the bytes, leave a tombstone; or postpone what failed."""
+        """Tell the host, discard the bytes, leave a tombstone; or postpone what failed. Without the hooks
+        that the upload needs it stays as it is, and due."""
         record = tenure.record
+        if self._hooks.are_missing_for(record):
+            return False
         assert record.reason is not None
         told = await self._hooks.on_terminate(Upload(record, self._shelf), record.reason)
         if told and await self._discard(record):

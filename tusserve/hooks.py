@@ -22,7 +22,7 @@ from starlette.requests import Request
 
 from tusserve.errors import Rejected
 from tusserve.protocol.outcomes import Code, Refused, RefusedByHost
-from tusserve.protocol.records import Action, Reason, Refusal
+from tusserve.protocol.records import Action, Reason, Refusal, UploadRecord
 from tusserve.tasks import AppTasks
 from tusserve.upload import Accepted, Event, NewUpload, Upload
 
@@ -110,6 +110,10 @@ class Hooks:
         self._tasks = tasks
         self._events: deque[Event] = deque(maxlen=OBSERVED_AT_MOST)
         self._observing: asyncio.Task[None] | None = None
+
+    def are_missing_for(self, record: UploadRecord) -> bool:
+        """Whether its app has hooks and this process has none: then it is not ours to finish or to end."""
+        return record.gated and not self.gated
 
     async def authorize(
         self, request: Request, action: Action, upload: Upload | None

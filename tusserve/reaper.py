@@ -82,7 +82,7 @@ class Reaper:
         wanted = life.chore(record, self._settings.clock())
         if wanted is None:
             return
-        if record.gated and not self._hooks.gated and wanted is not Chore.FORGET:
+        if wanted is not Chore.FORGET and self._hooks.are_missing_for(record):
             report.skipped += 1
             return
         if dry_run:
