@@ -3,12 +3,16 @@
 Owns the one rule that serves every framework, bare servers included; knows no protocol. The ASGI rim asks it.
 """
 
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 from urllib.parse import quote
 
 from tusserve.errors import ConfigError
+
+_PATH: Final = re.compile(r"/|(/[A-Za-z0-9._~!$&'()*+,;=:@-]+)+/?")
+"""Neither percent signs nor braces: frameworks match paths decoded, and take braces for parameters."""
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -27,8 +31,11 @@ class Location:
 
 def normalized(path: str) -> str:
     """The app's path with one slash before it and none behind. Raises `ConfigError` for what is no path."""
-    if not isinstance(path, str) or not path.startswith("/") or "?" in path or "#" in path or "//" in path:
-        raise ConfigError(f"the path of a TusApp starts with one slash, like '/files', not {path!r}")
+    if not isinstance(path, str) or not _PATH.fullmatch(path) or {".", ".."}.intersection(path.split("/")):
+        raise ConfigError(
+            "the path of a TusApp starts with one slash and has only letters, digits and signs that stand "
+            f"for themselves in a URL, like '/files' or '/v1/uploads', not {path!r}"
+        )
     return path.rstrip("/")
 
 
