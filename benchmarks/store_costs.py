@@ -1,4 +1,4 @@
-"""What a call of a store costs: CPU and wall microseconds for create, get, acquire and commit.
+"""What a call of a store costs, in CPU and wall microseconds, and how long an ask takes to reach its holder.
 
 Run it as it is; it makes its files in a temporary directory (the first argument, where there is one: the
 disk matters for `full`). CPU is that of the whole process, all threads.
@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tusserve.contracts import Acquired, UploadRecord, UploadStore
-from tusserve.protocol.records import UploadState
+from tusserve.protocol.records import Action, UploadState
 from tusserve.stores.memory import MemoryStore
 from tusserve.stores.sqlite import SQLiteStore
 
@@ -74,6 +74,27 @@ async def costs(name: str, store: UploadStore, callers: int) -> None:
     )
 
 
+async def hearing(name: str, holding: UploadStore, asking: UploadStore) -> None:
+    """How long after `ask` was called the holder hears it."""
+    taken_ms = []
+    await holding.create(record("asked"))
+    taken = await holding.acquire("asked", "holder", TTL)
+    assert isinstance(taken, Acquired)
+    async with holding.asked("holder") as asks:
+        for number in range(20):
+            heard = asyncio.ensure_future(anext(aiter(asks)))
+            await asyncio.sleep(number / 1000)  # at any moment of the holder's pace
+            begin = time.perf_counter()
+            assert await asking.ask("asked", taken.lease.fence, Action.APPEND)
+            await heard
+            taken_ms.append((time.perf_counter() - begin) * 1e3)
+            await holding.renew([taken.lease])
+    taken_ms.sort()
+    print(
+        f"{name:20} an ask is heard after {taken_ms[10]:.1f} ms (half of them), {taken_ms[-1]:.1f} ms (all)"
+    )
+
+
 async def main(place: Path) -> None:
     print(f"microseconds a call, {CALLS} calls each; after the name: callers at once")
     for callers in (1, 32):
@@ -85,6 +106,12 @@ async def main(place: Path) -> None:
             await costs("sqlite checkpoint", checkpoint, callers)
         async with SQLiteStore(place / f"full-{callers}.db") as full:
             await costs("sqlite full", full, callers)
+    async with MemoryStore() as memory:
+        await hearing("memory", memory, memory)
+    async with SQLiteStore(place / "asks.db") as one:
+        await hearing("sqlite, one store", one, one)
+    async with SQLiteStore(place / "asks-2.db") as one, SQLiteStore(place / "asks-2.db") as two:
+        await hearing("sqlite, two stores", one, two)
 
 
 if __name__ == "__main__":

@@ -595,6 +595,24 @@ async def test_asks_between_two_stores_of_one_file(store: SQLiteStore, path: Pat
 
 
 @pytest.mark.anyio
+async def test_who_listens_to_a_store_that_is_left_hears_of_it(path: Path) -> None:
+    store = SQLiteStore(path)
+
+    async def listen() -> None:
+        async with store.asked("holder") as asks:
+            await anext(asks)
+
+    async with store:
+        await store.create(new_record())
+        listening = asyncio.create_task(listen())
+        await take(store)
+        await asyncio.sleep(0.02)
+    with fail_after(10), pytest.raises(StoreUnavailable, match="left"):
+        await listening
+    assert store._listeners.pace is None
+
+
+@pytest.mark.anyio
 async def test_who_holds_nothing_looks_for_no_asks(store: SQLiteStore, path: Path) -> None:
     def looks() -> bool:
         return store._listeners.pace is not None

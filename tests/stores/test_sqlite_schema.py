@@ -141,3 +141,13 @@ async def test_a_record_of_a_newer_version_is_away_for_now(path: Path) -> None:
     async with SQLiteStore(path) as store:
         with pytest.raises(StoreUnavailable, match="too new"):
             await store.get("upload")
+
+
+@pytest.mark.anyio
+async def test_a_damaged_file_is_away_for_now(path: Path) -> None:
+    await made(path)
+    sound = path.read_bytes()
+    path.write_bytes(sound[:4096] + bytes(len(sound) - 4096))
+    with pytest.raises(StoreUnavailable, match="malformed"):
+        async with SQLiteStore(path) as store:
+            await store.get("upload")

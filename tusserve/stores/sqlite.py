@@ -92,8 +92,7 @@ class SQLiteStore:
     ) -> None:
         opened = self._opened
         if opened is not None and self._leave(opened):
-            await asyncio.wrap_future(opened.closed)
-            opened.join()
+            await opened.gone()
 
     def _leave(self, opened: Opened) -> bool:
         """Count one user less; True if it was the last."""
@@ -104,6 +103,7 @@ class SQLiteStore:
             self._opened, self._previous = None, opened
         self._dropped.detach()
         opened.close()
+        self._listeners.over()
         return True
 
     def _use(self) -> Opened:

@@ -51,6 +51,11 @@ class Listeners:
         """This process has that lease no more."""
         self._held.discard(token)
 
+    def over(self) -> None:
+        """The store was left: nothing is held any more, and who listens is to hear that."""
+        self._held.clear()
+        self.wake()
+
     @property
     def pace(self) -> float | None:
         """How long to wait for a wake-up before looking by oneself; None: for ever."""
@@ -96,7 +101,7 @@ class Listener:
     async def _refresh(self) -> None:
         try:
             version: int | None = self._version()
-        except sqlite3.OperationalError:  # locked for a moment: the look waits for it
+        except sqlite3.Error:  # locked for a moment, which the look waits for, or closed, which it tells
             version = None
         if version is not None and version == self._looked_at:
             return

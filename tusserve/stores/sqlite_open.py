@@ -4,6 +4,7 @@ Owns their beginning and end, and what may be read without a thread; knows no up
 of these each time that it is entered anew.
 """
 
+import asyncio
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -23,7 +24,7 @@ Parameters: TypeAlias = tuple[str | int | None, ...]
 
 
 class Opened:
-    """An open file. Opening and closing happen in its threads; `ready` and `closed` tell when they are done.
+    """An open file. Opening and closing happen in its threads; `ready` and `gone` tell when they are done.
 
     `previous` is what the same store had open before: it is closed before this one opens, so that what it
     notes about its holders at the end does not hit those of this one.
@@ -37,7 +38,7 @@ class Opened:
         self.holders: Final = Holders(path.with_name(path.name + "-holders"))
         self.identity = ""
         self.ready: Final = _promise()
-        self.closed: Final = _promise()
+        self._closed: Final = _promise()
         self.glance: Glance
         self._path, self._durability, self._now = path, durability, now
         self._name: Final = str(path)
@@ -51,13 +52,16 @@ class Opened:
         """Begin to close: what waits is still done, nothing new is taken."""
         self.writer.stop()
 
-    def join(self) -> None:
-        """Wait for the end of a thread that is about to end."""
-        self._thread.join()
+    async def gone(self) -> None:
+        """Wait until it is closed and its thread has ended."""
+        await asyncio.wrap_future(self._closed)
+        # At its last steps: to join it would block the loop for them.
+        while self._thread.is_alive():  # noqa: ASYNC110 - its end sets no event
+            await asyncio.sleep(0.001)
 
     def _live(self, previous: "Opened | None") -> None:
         if previous is not None:
-            previous.join()
+            previous._thread.join()  # noqa: SLF001 - of this class
         previous = None
         failure: Exception | None = None
         try:
@@ -73,7 +77,7 @@ class Opened:
             self.writer.stop()
             if not self.ready.done():
                 self.ready.set_exception(failure or RuntimeError("the thread of a store ended by a bug"))
-            self.closed.set_result(None)
+            self._closed.set_result(None)
 
     def _open(self, stack: ExitStack) -> sqlite3.Connection:
         """The connection that writes. The end, in order: reads, the holders' leave, connections."""

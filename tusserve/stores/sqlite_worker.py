@@ -133,6 +133,8 @@ class Transactions:
         self._synchronous = ""
         self._sync_level("OFF" if durability == "none" else "NORMAL")
         self._least = self._synchronous
+        if self._syncs:  # on macOS a sync else ends in the drive's memory; elsewhere it says nothing
+            connection.execute("PRAGMA fullfsync = ON")
 
     def do(self, calls: Sequence[Call]) -> None:
         """Each call in a savepoint of its own, all in one transaction. What becomes of a commit that fails
