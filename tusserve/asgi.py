@@ -34,6 +34,7 @@ from tusserve.hooks import (
     OnFirstChunk,
     OnTerminate,
     Who,
+    check_called,
 )
 from tusserve.lease import Leases
 from tusserve.lifetime import DRAIN_DEADLINE, Lifetime, answer_both_lifespans, answer_lifespan
@@ -87,16 +88,7 @@ class TusApp:
         clock: Callable[[], datetime] | None = None,
     ) -> None:
         _check_plugins(storage, store)
-        _check_hooks(
-            authorize=authorize,
-            on_create=on_create,
-            on_first_chunk=on_first_chunk,
-            on_complete=on_complete,
-            on_terminate=on_terminate,
-            observe=observe,
-            render_error=render_error,
-            clock=clock,
-        )
+        check_called(render_error=render_error, clock=clock)
         self._path = normalized(path)
         self._settings = Settings(
             name=name,
@@ -357,9 +349,3 @@ def _check_plugins(storage: object, store: object) -> None:
             if not hasattr(plugin, need):
                 hint = "; storage= and store= seem to be swapped" if swapped else ""
                 raise ConfigError(f"{what}= is {type(plugin).__name__}, which has no {need!r}{hint}")
-
-
-def _check_hooks(**hooks: object) -> None:
-    for name, hook in hooks.items():
-        if hook is not None and not callable(hook):
-            raise ConfigError(f"{name}= is called, but {type(hook).__name__} cannot be")

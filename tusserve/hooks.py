@@ -20,7 +20,7 @@ from anyio.lowlevel import RunVar
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from tusserve.errors import Rejected
+from tusserve.errors import ConfigError, Rejected
 from tusserve.protocol.outcomes import Code, Refused, RefusedByHost
 from tusserve.protocol.records import Action, Reason, Refusal, UploadRecord
 from tusserve.tasks import AppTasks
@@ -100,12 +100,12 @@ class Hooks:
         self.has_first_chunk = on_first_chunk is not None
         self.has_complete = on_complete is not None
         self.gated = on_first_chunk is not None or on_complete is not None or on_terminate is not None
-        self._authorize = _awaitable(authorize)
-        self._on_create = _awaitable(on_create)
-        self._on_first_chunk = _awaitable(on_first_chunk)
-        self._on_complete = _awaitable(on_complete)
-        self._on_terminate = _awaitable(on_terminate)
-        self._observe = _awaitable(observe)
+        self._authorize = _awaitable("authorize", authorize)
+        self._on_create = _awaitable("on_create", on_create)
+        self._on_first_chunk = _awaitable("on_first_chunk", on_first_chunk)
+        self._on_complete = _awaitable("on_complete", on_complete)
+        self._on_terminate = _awaitable("on_terminate", on_terminate)
+        self._observe = _awaitable("observe", observe)
         self._seconds = timeout.total_seconds()
         self._tasks = tasks
         self._events: deque[Event] = deque(maxlen=OBSERVED_AT_MOST)
@@ -246,8 +246,16 @@ def _hint_at_409(name: str) -> None:
     logger.warning("%s refused with 409, which tus-js-client tries again; 415 or 422 ends at once", name)
 
 
-def _awaitable(hook: Callable[..., Awaitable[T] | T] | None) -> Callable[..., Awaitable[T]] | None:
+def check_called(**given: object) -> None:
+    """Raise `ConfigError` for what is called by that name later and cannot be."""
+    for name, each in given.items():
+        if each is not None and not callable(each):
+            raise ConfigError(f"{name}= is called, but {type(each).__name__} cannot be")
+
+
+def _awaitable(name: str, hook: Callable[..., Awaitable[T] | T] | None) -> Callable[..., Awaitable[T]] | None:
     """The hook as something to await: itself, or itself in a worker thread."""
+    check_called(**{name: hook})
     if hook is None:
         return None
     if _is_async(hook):

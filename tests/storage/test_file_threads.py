@@ -1,6 +1,7 @@
 """The worker threads of a `FileStorage`: what they outlive, what they cost, and what waits for them."""
 
 import asyncio
+import gc
 import os
 import threading
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -146,10 +147,13 @@ async def test_nothing_is_left_of_a_storage_that_was_left(tmp_path: Path) -> Non
     def open_files() -> int:
         return len(os.listdir("/dev/fd"))  # noqa: PTH208
 
-    def threads() -> list[str]:
-        return [thread.name for thread in threading.enumerate() if thread.name.startswith("tusserve-file")]
+    gc.collect()  # what other tests abandoned must not be closed in the middle of this one
+    strangers, before = set(threading.enumerate()), open_files()
 
-    before = open_files()
+    def threads() -> list[str]:
+        own = set(threading.enumerate()) - strangers
+        return [thread.name for thread in own if thread.name.startswith("tusserve-file")]
+
     storage = FileStorage(tmp_path)
     for _ in range(2):  # it may be entered again
         async with Bench.opened(lambda _: storage, tmp_path, durable=False) as bench:

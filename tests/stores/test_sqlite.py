@@ -325,8 +325,19 @@ async def test_entering_that_is_cancelled_leaves_nothing(path: Path, suspension:
 # ---- beginning and end
 
 
+_strangers: set[threading.Thread] = set()
+"""Threads of stores that other tests abandoned, as a crash does."""
+
+
+@pytest.fixture(autouse=True)
+def strangers() -> None:
+    _strangers.clear()
+    _strangers.update(threading.enumerate())
+
+
 def threads() -> set[str]:
-    return {thread.name for thread in threading.enumerate() if thread.name.startswith("tusserve")}
+    own = set(threading.enumerate()) - _strangers
+    return {thread.name for thread in own if thread.name.startswith("tusserve")}
 
 
 async def no_threads() -> None:

@@ -31,6 +31,7 @@ class Lifespan:
     async def stop(self) -> None:
         """Stop the app in an orderly way. `AssertionError`: it says that it failed, or does not end."""
         if self._task is None or self._task.done():
+            self._error()  # looked at, or the event loop reports it some time later
             return
         await self._tell("shutdown")
         await self._ended()
