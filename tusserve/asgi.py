@@ -87,8 +87,7 @@ class TusApp:
         idempotent_delete: bool = False,
         clock: Callable[[], datetime] | None = None,
     ) -> None:
-        _check_plugins(storage, store)
-        check_called(render_error=render_error, clock=clock)
+        _check(storage, store, render_error=render_error, clock=clock)
         self._path = normalized(path)
         self._settings = Settings(
             name=name,
@@ -332,8 +331,9 @@ def _metadata_header(metadata: Mapping[str, str] | None) -> str | None:
     return raw or None
 
 
-def _check_plugins(storage: object, store: object) -> None:
+def _check(storage: object, store: object, **called: object) -> None:
     """A swap or a half-written plug-in is told at once, by the name of what is missing."""
+    check_called(**called)
     storage_needs = ("writer", "read", "seal", "discard", "checkpoint_bytes")
     store_needs = ("create", "get", "acquire", "renew", "commit", "release", "ask", "asked", "entries")
     swapped = all(hasattr(storage, need) for need in store_needs) and hasattr(store, "seal")

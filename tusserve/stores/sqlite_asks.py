@@ -12,6 +12,7 @@ from typing import Final, Self, TypeAlias
 from anyio import move_on_after
 
 from tusserve.contracts import Ask
+from tusserve.errors import StoreUnavailable
 
 Version: TypeAlias = Callable[[], int]
 Look: TypeAlias = Callable[[], Awaitable[Sequence[tuple[Ask, int]]]]
@@ -54,7 +55,8 @@ class Listeners:
     def over(self) -> None:
         """The store was left: nothing is held any more, and who listens is to hear that."""
         self._held.clear()
-        self.wake()
+        for listener in tuple(self._all):
+            listener.end()
 
     @property
     def pace(self) -> float | None:
@@ -79,17 +81,25 @@ class Listener:
         self._pending: list[Ask] = []
         self._heard: dict[Ask, int] = {}
         self._looked_at: int | None = None
+        self._ended = False
 
     def wake(self) -> None:
         """Look again, now."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._woken.set)
 
+    def end(self) -> None:
+        """The store was left: there is nothing more to hear."""
+        self._ended = True
+        self.wake()
+
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Ask:
         while not self._pending:
+            if self._ended:
+                raise StoreUnavailable("the store was left, so nobody can be heard any more")
             # Cleared before looking: what comes after the look sets it again.
             self._woken.clear()
             await self._refresh()
