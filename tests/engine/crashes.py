@@ -189,11 +189,18 @@ STORIES = (
 
 
 async def run(
-    story: Story, make_site: MakeSite, folder: Path, *, at: int | None = None, torn: bool = False
+    story: Story,
+    make_site: MakeSite,
+    folder: Path,
+    *,
+    at: int | None = None,
+    torn: bool = False,
+    proven: bool = False,
 ) -> list[str]:
     """The story with a crash at the `at`-th call of the part in question, then the proof.
 
     Returns the calls of that part. Without `at` nothing crashes. `torn`: half of a write gets through.
+    `proven`: the store can tell that the process is dead, if it is one that can tell.
     """
     async with make_site(folder) as site:
         host = Host()
@@ -206,7 +213,7 @@ async def run(
                 scene.process.faults.crash(at=at, torn=torn)
             await _tell(story, scene)
             calls = scene.process.faults.calls[begin:]
-            await scene.process.crash()
+            await scene.process.crash(proven=proven)
             await _prove(scene, story)
         return calls
 

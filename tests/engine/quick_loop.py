@@ -49,12 +49,11 @@ class _JumpingSelector(selectors.DefaultSelector):
 
 
 def _some_thread_works() -> bool:
-    frames = sys._current_frames()
+    frames = {thread: frame.f_code.co_name for thread, frame in sys._current_frames().items()}
     here = threading.get_ident()
     return any(
-        thread.ident != here
-        and thread.ident in frames
-        and (frames[thread.ident].f_code.co_name not in WAITS or _is_about_to_run(thread))
+        # One without a frame is about to begin.
+        thread.ident != here and (frames.get(thread.ident or 0) not in WAITS or _is_about_to_run(thread))
         for thread in threading.enumerate()
     )
 

@@ -18,6 +18,8 @@ async def test_a_crash_at_every_call(pair: tuple[str, str], story: Story, tmp_pa
     calls = await run(story, make, tmp_path / "no crash")
     assert calls
     for at, name in enumerate(calls, 1):
-        await run(story, make, tmp_path / f"{at}", at=at)
+        await run(story, make, tmp_path / f"{at}", at=at, proven=False)
+        if "sqlite" in pair:
+            await run(story, make, tmp_path / f"{at} proven", at=at, proven=True)
         if name == "writer.write":
             await run(story, make, tmp_path / f"{at} torn", at=at, torn=True)

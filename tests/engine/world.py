@@ -22,6 +22,7 @@ from tusserve.protocol.records import Reason, UploadRecord
 from tusserve.storage.file import FileStorage
 from tusserve.storage.memory import MemoryStorage
 from tusserve.stores.memory import MemoryStore
+from tusserve.stores.sqlite import SQLiteStore
 from tusserve.testing.client import TusClient
 from tusserve.testing.faults import Faults, faulty_storage, faulty_store
 from tusserve.upload import Shelf, Upload
@@ -118,9 +119,8 @@ def site_of(storage: str, store: str, folder: Path) -> Site:
         return list(bytes_._areas.get(id, ()))
 
     def database() -> UploadStore:
-        from tusserve.stores.sqlite import SQLiteStore
-
-        return SQLiteStore(folder / "records.db", clock=clock)
+        folder.mkdir(parents=True, exist_ok=True)
+        return SQLiteStore(folder / "records.db", clock=clock, durability="none")
 
     return Site(
         (lambda: bytes_) if storage == "memory" else files,
@@ -205,10 +205,13 @@ class Process:
             self.faults.heal()
             await self.client.__aexit__(None, None, None)
 
-    async def crash(self) -> None:
-        """Die, now if not before. Nothing that it left open is closed."""
+    async def crash(self, *, proven: bool = False) -> None:
+        """Die, now if not before. Nothing that it left open is closed; but if its death is to be `proven`,
+        the store gives back what a kernel takes from the dead."""
         self.faults.crash_now()
         await self.client.kill()
+        if proven:
+            await self.faults.bury("store")
 
     async def settle(self) -> None:
         """Wait until the tasks of the app are through with what they began."""
