@@ -184,7 +184,7 @@ class Engine:
         """Under a lease from here on; in a task of the app, so that nobody's cancellation reaches it."""
         taken = await self._leases.take_over(command.id, Action.APPEND)
         if not isinstance(taken, Tenure):
-            return LOCKED if isinstance(taken, Locked) else NOT_FOUND
+            return await self._locked_out(taken, command)
         async with taken as tenure:
             plan = self._plan(Found(tenure.record, None), command)
             if not isinstance(plan, decide.Receive):
@@ -199,6 +199,16 @@ class Engine:
                 finished = await self._finish(tenure)
                 return Appended(finished) if isinstance(finished, UploadRecord) else finished
             return received
+
+    async def _locked_out(self, taken: Locked | None, command: Append | Terminate) -> Outcome:
+        """Somebody else keeps it: as it is now, if it is about to finish or to end; else it is locked."""
+        if taken is None:
+            return NOT_FOUND
+        found = await self.look(command.id)
+        if found is not None and found.record.state is UploadState.RECEIVING:
+            return LOCKED
+        plan = self._plan(found, command)
+        return plan if isinstance(plan, Refused) else LOCKED
 
     # ---- creating
 
@@ -329,7 +339,7 @@ class Engine:
     async def _terminate(self, command: Terminate, ending: Ending, answer: Answer[Outcome]) -> Outcome:
         taken = await self._leases.take_over(command.id, Action.TERMINATE)
         if not isinstance(taken, Tenure):
-            return LOCKED if isinstance(taken, Locked) else NOT_FOUND
+            return await self._locked_out(taken, command)
         async with taken as tenure:
             plan = self._plan(Found(tenure.record, None), command)
             if isinstance(plan, Refused):
