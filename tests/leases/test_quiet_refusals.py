@@ -44,7 +44,10 @@ KNOCKS = (
     Knock("an offset in the future", 409, headers={"Upload-Offset": "99"}),
     Knock("more than there is room for", 413, body=b"x" * 201),
     Knock(
-        "more than there is room for, from another offset", 413, body=b"x" * 150, headers={"Upload-Offset": "60"},
+        "more than there is room for, from another offset",
+        413,
+        body=b"x" * 150,
+        headers={"Upload-Offset": "60"},
     ),
     Knock("no offset", 400, headers={"Upload-Offset": ""}),
     Knock("another type", 415, headers={"Content-Type": "text/plain"}),
