@@ -48,7 +48,7 @@ from tusserve.protocol.tus1 import VERSION
 from tusserve.reaper import Reaper, SweepReport
 from tusserve.serving import RenderError, Server, new_id
 from tusserve.tasks import AppTasks
-from tusserve.upload import Shelf, Upload, check_key
+from tusserve.upload import Shelf, Upload, check_expiry, check_key
 
 A = TypeVar("A", bound=Callable[..., Awaitable[None]])
 
@@ -207,14 +207,17 @@ class TusApp:
 
         `length` in bytes. `id` is at most 128 of letters, digits, `_` and `-` (None: random). `transaction`:
         one of the host's own, for a store in the same database. Raises `Rejected` (413) for a length above
-        `max_size`, `IdTaken`, `Unsupported`, and `ValueError` for an id, key or length that cannot be.
+        `max_size`, `IdTaken`, `Unsupported`, and `ValueError` for an id, key, length or expiry that is none.
         """
         await self._lifetime.be_started()
         self._check_new(length, id, key)
+        if expires_in is not None:
+            check_expiry(expires_in)
+            self._server.check_expires()
         record = life.open_upload(
             id=new_id() if id is None else id,
             name=self._settings.name,
-            owner=owner,
+            owner=Who(owner).owner,
             length=length,
             max_size=self._settings.max_size,
             metadata=_metadata_header(metadata),
@@ -296,7 +299,7 @@ class TusApp:
     def headers_for(self, upload: Upload, request: Request | None = None) -> dict[str, str]:
         """The headers by which a host's own answer tells a client of an upload that it opened for it."""
         headers = {"Location": self.url_for(upload, request), "Tus-Resumable": VERSION}
-        if upload.expires_at is not None:
+        if upload.expires_at is not None and upload.state in {UploadState.RECEIVING, UploadState.WAITING}:
             headers["Upload-Expires"] = imf_fixdate(upload.expires_at)
         return headers
 

@@ -20,6 +20,10 @@ Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
+_UNQUOTED: Final = "/:@!$&'()*+,;=-._~"
+"""What stands for itself in the path of a URL, beside letters and digits."""
+
+
 @dataclass(frozen=True, slots=True)
 class Location:
     """`root` is the path below which the server serves; `id` what follows the app's path, not decoded; None:
@@ -39,6 +43,11 @@ def normalized(path: str) -> str:
     return path.rstrip("/")
 
 
+def quoted_root(root_path: str) -> str:
+    """A root path as it stands in a URL, whether the server was given it quoted or not."""
+    return quote(root_path, safe=_UNQUOTED + "%")
+
+
 def locate(scope: Scope, path: str) -> Location | None:
     """Where this request is, seen from an app at `path`; None: it is not below it.
 
@@ -47,11 +56,11 @@ def locate(scope: Scope, path: str) -> Location | None:
     """
     root_path: str = scope.get("root_path", "")
     raw: bytes | None = scope.get("raw_path")
-    full = raw.decode("latin-1") if raw else quote(scope["path"], safe="/:@!$&'()*+,;=-._~")
+    full = raw.decode("latin-1") if raw else quote(scope["path"], safe=_UNQUOTED)
     before: str | None = scope.get("app_root_path")
     root = root_path if before is None else before
     for prefix in (root, "") if root else ("",):  # some servers leave the root path out of the path
-        prefixed = quote(prefix, safe="/:@!$&'()*+,;=-._~%") + path
+        prefixed = quoted_root(prefix) + path
         if full == prefixed or full == prefixed + "/":
             return Location(root, None)
         if full.startswith(prefixed + "/"):

@@ -17,10 +17,10 @@ from starlette.responses import Response
 from tusserve.answering import Incoming, send_reply, with_headers
 from tusserve.config import Settings
 from tusserve.engine import Engine, Found
-from tusserve.errors import IdTaken, StoreUnavailable
+from tusserve.errors import IdTaken, StoreUnavailable, Unsupported
 from tusserve.finishing import identified
 from tusserve.hooks import Hooks, Who
-from tusserve.mounting import Location, Receive, Scope, Send, locate, mounted_elsewhere
+from tusserve.mounting import Location, Receive, Scope, Send, locate, mounted_elsewhere, quoted_root
 from tusserve.protocol import decide, life
 from tusserve.protocol.commands import Append, Create, Inspect, Terminate
 from tusserve.protocol.http import Head, Problem, Reply
@@ -222,6 +222,7 @@ class Server:
             ) is not None:
                 return Answered(refused)
         if accepted.expires_in is not None:
+            self.check_expires()
             record = life.expire_in(record, accepted.expires_in)
         try:
             outcome = await self._engine.create(record, command, incoming.receive)
@@ -233,8 +234,14 @@ class Server:
 
     def url(self, root: str, id: str) -> str:
         """Where an upload is: absolute with `base_url`, else a path of this server."""
-        base = root if self._settings.base_url is None else self._settings.base_url.rstrip("/")
-        return f"{base}{self._path}/{id}"
+        if self._settings.base_url is not None:
+            return f"{self._settings.base_url.rstrip('/')}{self._path}/{id}"
+        return f"{quoted_root(root)}{self._path}/{id}"
+
+    def check_expires(self) -> None:
+        """Raise `Unsupported` if uploads do not expire here: nobody would be told that this one does."""
+        if self._settings.expiring is None:
+            raise Unsupported("expires_in needs the extension expiration, which this app does not have")
 
     # ---- errors
 

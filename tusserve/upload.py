@@ -129,7 +129,8 @@ class Upload:
         """The last path part of the metadata's `filename` or `name`; for people's eyes, not for paths."""
         for word in ("filename", "name"):
             if (named := self.metadata.get(word)) is not None:
-                return re.split(r"[\\/]", named)[-1] or None
+                last = re.split(r"[\\/]", named)[-1]
+                return None if last in {"", ".", ".."} else last
         return None
 
     @property
@@ -155,7 +156,12 @@ class Upload:
     def open(
         self, start: int = 0, stop: int | None = None
     ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """The bytes of the half-open range, in pieces. Raises `NotComplete`; `CursorLost` while reading."""
+        """The bytes of the half-open range, in pieces; what lies beyond the end is not there.
+
+        Raises `NotComplete`, `ValueError` for a negative number, and `CursorLost` while reading.
+        """
+        if start < 0 or (stop is not None and stop < 0):
+            raise ValueError(f"a range of bytes is not counted from the end: {start} to {stop}")
         record = self._sealed_record()
         end = record.offset if stop is None else min(stop, record.offset)
         return self._shelf.storage.read(
@@ -199,7 +205,7 @@ class Accepted:
     `key` (where the storage puts the bytes), `content_type` and `attributes` (added to those that are there)
     from any gate; `max_size` (bytes, below the app's own), `expires_in` (the initial expiry), `headers` and
     `body` (of the 201) from `on_create` alone. `ValueError` for a key that is not relative and POSIX, or has
-    an empty, `.` or `..` part.
+    an empty, `.` or `..` part, and for an expiry that is over at once.
     """
 
     key: str | None = None
@@ -213,6 +219,14 @@ class Accepted:
     def __post_init__(self) -> None:
         if self.key is not None:
             check_key(self.key)
+        if self.expires_in is not None:
+            check_expiry(self.expires_in)
+
+
+def check_expiry(expires_in: timedelta) -> None:
+    """Raise `ValueError` for a period in which nobody could send anything."""
+    if expires_in <= timedelta():
+        raise ValueError(f"expires_in must be longer than nothing, not {expires_in}")
 
 
 def check_key(key: str) -> None:
