@@ -57,20 +57,22 @@ async def send_reply(reply: Reply, incoming: Incoming, head: Head, send: Send, *
     unread = incoming.unread
     # A client that waits for `100 Continue` sends nothing if it is not asked: do not ask.
     waits = unread and head.expects_continue and not incoming.started
+    drops = unread and not close and not waits
     length = head.content_length
-    too_much = isinstance(length, int) and length > DROP_BYTES
-    close = close or waits or (unread and too_much)
+    # A body that may not be dropped to its end takes the connection with it. Said beforehand, so that a
+    # client that reads while it sends can stop: one that met a reset instead might never see the answer.
+    endless = drops and not (isinstance(length, int) and length <= DROP_BYTES)
     headers = _sendable(reply)
-    if close and head.http_version.startswith("1"):
+    if (close or waits or endless) and head.http_version.startswith("1"):
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     body = b"" if head.method == "HEAD" else reply.body  # also where an override made it another method
-    if not unread or close or not body:
-        await send({"type": "http.response.body", "body": body})
-        return
-    await send({"type": "http.response.body", "body": body[:-1], "more_body": True})
-    await _drop(incoming)
-    await send({"type": "http.response.body", "body": body[-1:]})
+    # Something is held back while the connection is to go on: servers take a whole answer for the end.
+    held = b"" if endless else body[-1:]
+    if drops:
+        await send({"type": "http.response.body", "body": body.removesuffix(held), "more_body": True})
+        await _drop(incoming)
+    await send({"type": "http.response.body", "body": held if drops else body})
 
 
 def _sendable(reply: Reply) -> list[tuple[bytes, bytes]]:
