@@ -1,7 +1,7 @@
 """The longer programs of the how-to pages do what the pages say."""
 
 import re
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, cast
@@ -40,3 +40,9 @@ async def mine(place: Path) -> AsyncGenerator[StorageBackend]:
 @pytest.mark.parametrize("check", storage_checks(mine, keys=False), ids=str)
 async def test_the_storage_of_the_page_keeps_every_clause(check: Check) -> None:
     await check()
+
+
+test_the_test_of_the_page = cast(
+    "Callable[[], Awaitable[None]]",
+    program("test.md", "ManualClock")["test_a_cut_upload_resumes_and_an_idle_one_expires"],
+)
