@@ -358,6 +358,12 @@ class GoesOnWhoeverStandsStill(Sound):
 
 
 @breaks("B11")
+class GoesOnWhereTheNewestStandsStill(Sound):
+    def may_go_on(self, state: str, lease: Lease) -> bool:
+        return bool(state) and int(state.split("/")[1]) >= lease.alive
+
+
+@breaks("B11")
 class AllLeasesOpenOnePlace(Sound):
     def new_place(self, place: Place, cursor: Cursor, at: int, lease: Lease) -> str:
         state = f"{place.id}/99/new"

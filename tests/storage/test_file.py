@@ -137,8 +137,12 @@ async def test_after_a_proven_death_the_file_is_gone_on_with(tmp_path: Path) -> 
             await writer.write(b"a tail")
             await writer.flush(False)
             await bench.reopen()
-        await upload.append(b"the end", died=True)
-        assert len(files_in(tmp_path)) == 1 and upload.entries == []
+        async with upload.writer(upload.take(died=True)) as writer:
+            await writer.write(b"the end")
+            upload.commit(await writer.flush(False))
+            (segment,) = files_in(tmp_path)
+            assert segment.stat().st_size == upload.offset, "a tail is still there"
+            assert upload.entries == []
         assert await upload.content() == b"0123456789" * 5 + b"the end"
 
 
@@ -167,6 +171,17 @@ async def test_the_second_seal_removes_what_was_joined(tmp_path: Path) -> None:
 
 
 @pytest.mark.anyio
+async def test_a_joined_file_that_is_too_short_is_not_sealed_again(tmp_path: Path) -> None:
+    async with opened(FileStorage, tmp_path) as bench:
+        upload = await in_segments(bench)
+        await upload.seal(commit=False)
+        (joined,) = (path for path in files_in(tmp_path) if path.suffix == ".sealed")
+        os.truncate(joined, 10)
+        with pytest.raises(CursorLost):
+            await upload.seal()
+
+
+@pytest.mark.anyio
 async def test_a_host_replaces_the_file_under_a_key_and_discard_leaves_it(tmp_path: Path) -> None:
     async with opened(FileStorage, tmp_path) as bench:
         upload = bench.upload(key="key")
@@ -177,6 +192,16 @@ async def test_a_host_replaces_the_file_under_a_key_and_discard_leaves_it(tmp_pa
         assert await upload.content() == BODY
         await upload.discard()
         assert files_in(tmp_path) == [tmp_path / "files" / "key"]
+
+
+@pytest.mark.anyio
+async def test_a_taken_key_is_seen_before_the_first_byte(tmp_path: Path) -> None:
+    async with opened(FileStorage, tmp_path) as bench:
+        first, second = bench.upload("first", key="key"), bench.upload("second", key="key")
+        await first.append(BODY)
+        await first.finish()
+        with pytest.raises(KeyTaken):
+            await second.append(BODY)
 
 
 @pytest.mark.anyio
@@ -230,6 +255,8 @@ async def test_bytes_that_are_missing_are_lost(tmp_path: Path, which: str, gone:
             await upload.content()
         with pytest.raises(CursorLost):
             await upload.seal()
+        with pytest.raises(CursorLost):  # before the first byte, which is there
+            await bench.storage.read(upload.place, upload.cursor, 0, len(BODY)).__aenter__()
         if which == "newest":
             for stalled in (False, True):
                 if stalled:
@@ -259,6 +286,53 @@ async def test_another_boot_makes_unsynced_bytes_lost(tmp_path: Path, durability
             with pytest.raises(CursorLost):
                 await work()
             upload.let_go()
+
+
+@pytest.mark.anyio
+async def test_what_is_noted_of_one_writer_is_not_believed_of_another(tmp_path: Path) -> None:
+    make = partial(FileStorage, durability="checkpoint")
+    async with opened(make, tmp_path) as bench:
+        async with make(tmp_path) as bench.storage:
+            upload = bench.upload()
+            await upload.append(BODY)
+            async with upload.writer(upload.take()) as writer:
+                await writer.write(b"synced, but its commit is lost")
+                await writer.flush(True)
+            upload.let_go()
+        bench.storage = make(tmp_path)
+        await upload.append(b"committed, but not synced")
+        bench.storage = make(tmp_path, disk=Later())
+        with pytest.raises(CursorLost):
+            await upload.content()
+
+
+@pytest.mark.anyio
+async def test_more_durability_later_does_not_vouch_for_what_was_before(tmp_path: Path) -> None:
+    async with opened(FileStorage, tmp_path) as bench:
+        upload = bench.upload()
+        bench.storage = FileStorage(tmp_path, durability="none")
+        for body in (b"in one segment", b"in another"):
+            upload.take()
+            await upload.append(body)
+        bench.storage = FileStorage(tmp_path, durability="full")
+        await upload.append(b"synced, but behind others that are not")
+        assert await upload.content()
+        bench.storage = FileStorage(tmp_path, durability="full", disk=Later())
+        with pytest.raises(CursorLost):
+            await upload.content()
+
+
+@pytest.mark.anyio
+async def test_what_was_synced_in_time_is_not_noted(tmp_path: Path) -> None:
+    async with opened(partial(FileStorage, durability="checkpoint"), tmp_path) as bench:
+        upload, sealed = bench.upload(), bench.upload("sealed")
+        await upload.append(BODY)
+        async with upload.writer(upload.take()) as writer:
+            await writer.write(b"more")
+            upload.commit(await writer.flush(False))
+        await sealed.append(BODY)
+        await sealed.finish()
+    assert [path for path in files_in(tmp_path) if path.name.endswith("-synced")] == []
 
 
 @pytest.mark.anyio

@@ -21,8 +21,8 @@ from tusserve.storage.file_area import WorkArea
 from tusserve.storage.file_disk import Disk
 from tusserve.storage.file_sealing import seal, sweep_trash
 from tusserve.storage.file_state import Closed, Receiving, Sealed, Segment
-from tusserve.storage.file_threads import WorkerThreads
-from tusserve.storage.file_writer import Opening
+from tusserve.storage.file_threads import Job, WorkerThreads
+from tusserve.storage.file_writer import Batch, FileWriter, Opening
 from tusserve.testing.storage_driver import Bench, Upload, made_up, write_all
 from tusserve.testing.storage_kit import storage_checks
 
@@ -32,20 +32,29 @@ SOON = 10.0
 
 
 class SlowDisk(Disk):
-    """Writes to the first file stand still until they are let go."""
+    """Opening the first file, or each write to it, stands still until it is let go."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, opening: bool) -> None:
+        self.opening = opening
         self.go_on = threading.Event()
         self.standing = threading.Event()
         self.open_files: dict[int, Path] = {}
         self.slow: Path | None = None
 
     def create(self, path: Path) -> int:
+        if not path.suffix:
+            return super().create(path)  # to see whether that is possible
+        if self.slow is None:
+            self.slow = path
+            if self.opening:
+                self.stand_still()
         fd = super().create(path)
-        if path.suffix:  # not the probe
-            self.open_files[fd] = path
-            self.slow = self.slow or path
+        self.open_files[fd] = path
         return fd
+
+    def stand_still(self) -> None:
+        self.standing.set()
+        assert self.go_on.wait(SOON)
 
     def close(self, fd: int) -> None:
         self.open_files.pop(fd, None)
@@ -53,14 +62,13 @@ class SlowDisk(Disk):
 
     def write(self, fd: int, data: bytes, at: int) -> None:
         if self.open_files.get(fd) == self.slow:
-            self.standing.set()
-            assert self.go_on.wait(SOON)
+            self.stand_still()
         super().write(fd, data, at)
 
 
 @asynccontextmanager
-async def slow_bench(tmp_path: Path) -> AsyncGenerator[tuple[Bench, SlowDisk]]:
-    disk = SlowDisk()
+async def slow_bench(tmp_path: Path, *, opening: bool = False) -> AsyncGenerator[tuple[Bench, SlowDisk]]:
+    disk = SlowDisk(opening=opening)
     try:
         async with Bench.opened(partial(FileStorage, disk=disk), tmp_path, durable=True) as bench:
             yield bench, disk
@@ -76,8 +84,9 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @pytest.mark.anyio
-async def test_leaving_waits_for_the_write_that_runs(tmp_path: Path) -> None:
-    async with slow_bench(tmp_path) as (bench, disk):
+@pytest.mark.parametrize("opening", [True, False], ids=["opening", "writing"])
+async def test_leaving_waits_for_what_a_thread_does(tmp_path: Path, opening: bool) -> None:
+    async with slow_bench(tmp_path, opening=opening) as (bench, disk):
         upload = bench.upload()
         left: list[bool] = []
 
@@ -93,7 +102,7 @@ async def test_leaving_waits_for_the_write_that_runs(tmp_path: Path) -> None:
         task.cancel()
         await asyncio.sleep(0.02)
         assert not left, "the file may be closed under the write"
-        assert len(disk.open_files) == 1
+        assert len(disk.open_files) == (0 if opening else 1)
         disk.go_on.set()
         with suppress(asyncio.CancelledError):
             await task
@@ -140,6 +149,37 @@ async def test_who_is_cancelled_while_leaving_leaves_the_file_to_the_thread(
         await until(lambda: entered.settled)
         assert disk.open_files == {}
         assert await beside.content() == BODY
+
+
+@pytest.mark.anyio
+async def test_a_batch_that_comes_after_the_end_is_not_written(tmp_path: Path) -> None:
+    """Threads take jobs in order, but may begin them in another."""
+    async with Bench.opened(FileStorage, tmp_path, durable=True) as bench:
+        upload = bench.upload()
+        async with upload.writer(upload.take()) as writer:
+            assert isinstance(writer, FileWriter)
+            writer._file.finish(keep=False)
+            writer._file.put(Batch([BODY]))
+        assert list((tmp_path / "data").iterdir()) == []  # noqa: ASYNC240
+
+
+@pytest.mark.anyio
+async def test_a_job_that_is_done_just_before_somebody_waits_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop = asyncio.get_running_loop()
+    create_future = loop.create_future
+    job = Job(lambda: "done")
+
+    def done_meanwhile() -> asyncio.Future[None]:
+        job.run()
+        return create_future()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "create_future", done_meanwhile)
+        waiting = job.wait()
+        with pytest.raises(StopIteration, match="done"):
+            waiting.send(None)
 
 
 @pytest.mark.anyio

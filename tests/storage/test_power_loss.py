@@ -144,6 +144,12 @@ async def uploads_end(story: Story) -> None:
     await story.discard(unfinished)
 
 
+async def an_upload_is_left_unfinished(story: Story) -> None:
+    upload = story.upload("unfinished")
+    content = await story.body(upload, b"", made_up(300, 30))
+    await story.body(upload, content, made_up(300, 31))
+
+
 STORIES: list[Callable[[Story], Awaitable[None]]] = [
     one_segment_under_a_key,
     one_body_is_sealed_by_its_flush,
@@ -151,6 +157,7 @@ STORIES: list[Callable[[Story], Awaitable[None]]] = [
     segments_are_joined,
     batches_are_many,
     uploads_end,
+    an_upload_is_left_unfinished,
 ]
 
 
@@ -191,6 +198,8 @@ async def check(storage: FileStorage, expected: Committed | Ending) -> None:
         path = storage.local_path(place, state)
         assert path is not None and path.exists()
         assert path.read_bytes() == expected.content
+    elif expected.gone and storage._area.syncs:
+        assert storage._area.names(place.id) == [], "bytes came back after discard"
     await storage.discard(place, cursor)
     if place.key is not None:
         under_key = storage.local_path(place, '{"v":1,"sealed":"","length":0}')

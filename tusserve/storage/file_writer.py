@@ -317,9 +317,8 @@ class FileWriter:
 
     def _is_all(self, end: int) -> bool:
         """Whether the upload ends here and is this one file, under no key: then there is nothing to seal."""
-        opening = self._opening
-        in_one = opening.segment.start == 0 and opening.closes is None and not self._cursor.count
-        return in_one and opening.place.key is None and opening.place.length == end
+        place = self._opening.place
+        return self._opening.segment.start == 0 and place.key is None and place.length == end
 
     def _state(self, seals: bool) -> str:
         if seals:

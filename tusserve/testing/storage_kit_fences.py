@@ -164,19 +164,21 @@ async def _(bench: Bench) -> None:
 
 @check("B11", "a writer that wakes after a takeover changes nothing")
 async def _(bench: Bench) -> None:
-    upload = bench.upload()
-    await upload.append(b"kept")
-    late = await bench.standing_still(upload.writer(upload.take()))
-    await write_all(late, BODY)
-    upload.commit(await late.flush(False))
-    kept = (b"kept" + BODY)[: upload.offset]
-    await bench.reopen()
-    await upload.append(b" more")
-    await _wakes(late)
-    assert await upload.content() == kept + b" more", "B11: a late write changed committed bytes"
-    await upload.append(b" still")
-    await upload.finish()
-    assert await upload.content() == kept + b" more still", "B11: a late write changed committed bytes"
+    for already in (b"", b"kept"):
+        upload = bench.upload(f"upload-{len(already)}")
+        if already:
+            await upload.append(already)
+        late = await bench.standing_still(upload.writer(upload.take()))
+        await write_all(late, BODY)
+        upload.commit(await late.flush(False))
+        told = (already + BODY)[: upload.offset]
+        await bench.reopen()
+        await upload.append(b" more")
+        await _wakes(late)
+        assert await upload.content() == told + b" more", "B11: a late write changed committed bytes"
+        await upload.append(b" still")
+        await upload.finish()
+        assert await upload.content() == told + b" more still", "B11: a late write changed committed bytes"
 
 
 @check("B11", "a writer that wakes in the middle of the body that overtook it changes nothing")
