@@ -59,9 +59,10 @@ def _some_thread_works() -> bool:
 
 
 def _is_about_to_run(thread: threading.Thread) -> bool:
-    """Whether the kernel has woken it, and it only waits for a processor."""
+    """Whether it only waits for a processor, or for the interpreter: for that one waits with a time-out."""
     with contextlib.suppress(OSError):
-        return Path(f"/proc/self/task/{thread.native_id}/syscall").read_text().startswith("running")
+        call = Path(f"/proc/self/task/{thread.native_id}/syscall").read_text().split()
+        return len(call) < 5 or call[4] != "0x0"
     return False
 
 

@@ -19,7 +19,7 @@ async def test_a_crash_at_every_call(pair: tuple[str, str], story: Story, tmp_pa
     assert calls
     for at, name in enumerate(calls, 1):
         await run(story, make, tmp_path / f"{at}", at=at, proven=False)
-        if "sqlite" in pair:
+        if pair == ("file", "sqlite"):  # the only pair where a proof of death changes what is written
             await run(story, make, tmp_path / f"{at} proven", at=at, proven=True)
         if name == "writer.write":
             await run(story, make, tmp_path / f"{at} torn", at=at, torn=True)
