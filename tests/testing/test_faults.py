@@ -427,11 +427,12 @@ async def test_every_wait_of_a_request_is_counted_and_can_be_cancelled() -> None
         assert (await client.head("/")).status == 204
     assert app.suspensions == 4
     for at in range(1, 5):
-        app = CancelsAt(waiting, at)
-        async with TusClient(app) as client:
-            with pytest.raises(NoResponse):
-                await client.head("/")
-            assert (await client.head("/")).status == 204, "it strikes once"
+        for scoped in (False, True):
+            app = CancelsAt(waiting, at, scoped=scoped)
+            async with TusClient(app) as client:
+                with pytest.raises(NoResponse):
+                    await client.head("/")
+                assert (await client.head("/")).status == 204, "it strikes once"
 
 
 async def test_a_cancelled_request_cleans_up_and_its_tasks_go_on() -> None:

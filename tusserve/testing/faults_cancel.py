@@ -1,4 +1,4 @@
-"""Native cancellation at every place where a request can be cancelled.
+"""Cancellation at every place where a request can be cancelled.
 
 Owns `CancelsAt`, which counts the awaits of a request's own task and cancels it at one of them; knows nothing
 of what the app does there. Tests run an app under it once for each await.
@@ -8,20 +8,28 @@ import asyncio
 from collections.abc import Coroutine, Generator
 from typing import Any
 
+import anyio
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 class CancelsAt:
-    """An ASGI app around another: the request's task is cancelled by `Task.cancel()` where it waits for the
-    `at`-th time, once. `suspensions` counts the waits of the last HTTP request; without `at` it only counts.
+    """An ASGI app around another: the request's task is cancelled where it waits for the `at`-th time, once.
 
-    Only the request's own task is cancelled, as servers do; tasks of the app go on.
+    It is cancelled by `Task.cancel()`, as servers do when they stop; or if `scoped` by a cancel scope of
+    anyio around it, as middleware with a time-out does. Only the request's own task is: tasks of the app go
+    on. `suspensions` counts the waits of the last HTTP request; without `at` it only counts.
     """
 
-    def __init__(self, app: ASGIApp, at: int | None = None) -> None:
+    def __init__(self, app: ASGIApp, at: int | None = None, *, scoped: bool = False) -> None:
         self._app = app
-        self._at = at
+        self._scoped = scoped
+        self._scope: anyio.CancelScope | None = None
         self.suspensions = 0
+        self.arm(at)
+
+    def arm(self, at: int | None) -> None:
+        """Cancel the next request that comes so far, at its `at`-th wait; None: none."""
+        self._at = at
         self.struck = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -34,13 +42,21 @@ class CancelsAt:
             await self._app(scope, receive, send)
 
         self.suspensions = 0
-        await _Stepped(self, work())
+        if not self._scoped:
+            await _Stepped(self, work())
+            return
+        with anyio.CancelScope() as self._scope:
+            await _Stepped(self, work())
 
     def suspended(self) -> None:
         """The task is about to wait: cancelled now, it is cancelled in this wait."""
         self.suspensions += 1
-        if self.suspensions == self._at and not self.struck:
-            self.struck = True
+        if self.suspensions != self._at or self.struck:
+            return
+        self.struck = True
+        if self._scope is not None:
+            self._scope.cancel()
+        else:
             task = asyncio.current_task()
             assert task is not None
             task.cancel()
