@@ -325,6 +325,8 @@ class _Delegated(Response):
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # as Starlette types it
         await self._app._serve(scope, receive, send, self._who)  # noqa: SLF001 - its other half
+        if self.background is not None:
+            await self.background()
 
 
 def _metadata_header(metadata: Mapping[str, str] | None) -> str | None:

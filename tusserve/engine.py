@@ -113,17 +113,6 @@ class Engine:
             return Refused(code=Code.TOO_MANY_UPLOADS, retry_after=1)
         return None
 
-    def _refuse_unseen(self, record: UploadRecord) -> Refused | None:
-        """Its first bytes may be for a gate to see that this process does not have."""
-        if record.offset > 0 or not self._hooks.are_missing_for(record):
-            return None
-        logger.error(
-            "upload %s needs the hooks of its app, which this process does not have",
-            record.id,
-            extra={"id": record.id, "code": Code.HOOK_FAILED},
-        )
-        return Refused(code=Code.HOOK_FAILED, retry_after=1)
-
     async def append(self, command: Append, found: Found | None, receive: ReceiveMessage) -> Outcome:
         """Take the body of a PATCH."""
         plan = self._plan(found, command)
@@ -147,7 +136,7 @@ class Engine:
             case decide.Receive():
                 assert found is not None
                 return (
-                    self._refuse_unseen(found.record)
+                    self._hooks.refuse_unseen(found.record)
                     or self.refuse_work(body=True)
                     or await self._take_body(command, receive)
                 )
@@ -164,7 +153,6 @@ class Engine:
                 reception.stop(Stop.LEFT)
 
         async def work(answer: Answer[Outcome]) -> Outcome:
-            self._bodies += 1
             try:
                 return await self._append(command, receive, answer, current.append)
             except StoreUnavailable as error:
@@ -172,6 +160,7 @@ class Engine:
             finally:
                 self._bodies -= 1
 
+        self._bodies += 1  # at once, not when the task begins: others may ask for admission before that
         return await self._tasks.answer(work, left=left)
 
     async def _append(
@@ -186,6 +175,11 @@ class Engine:
         if not isinstance(taken, Tenure):
             return await self._locked_out(taken, command)
         async with taken as tenure:
+            # The wait for the lease may have been long: who cannot be answered, or may not go on, ends here.
+            if not answer.awaited:
+                return Refused(code=Code.UPLOAD_INTERRUPTED)
+            if (refused := self.refuse_work(body=False)) is not None:
+                return refused
             plan = self._plan(Found(tenure.record, None), command)
             if not isinstance(plan, decide.Receive):
                 return _instead_of_body(plan, tenure.record)
@@ -220,7 +214,14 @@ class Engine:
 
     async def create(self, record: UploadRecord, command: Create, receive: ReceiveMessage) -> Outcome:
         """Keep a new record and take the body that came with it. `IdTaken` as the store says."""
-        record = await self.keep(record)
+        # Once more: the host's hook may have taken its time.
+        if (refused := self.refuse_work(body=command.carries_body)) is not None:
+            return refused
+        self._bodies += command.carries_body
+        try:
+            record = await self.keep(record)
+        finally:
+            self._bodies -= command.carries_body
         if record.state is UploadState.FINISHING:
             return await self._finish_empty(record)
         if not command.carries_body:

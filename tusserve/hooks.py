@@ -115,6 +115,17 @@ class Hooks:
         """Whether its app has hooks and this process has none: then it is not ours to finish or to end."""
         return record.gated and not self.gated
 
+    def refuse_unseen(self, record: UploadRecord) -> Refused | None:
+        """First bytes may be for a gate to see that this process does not have: they are not taken."""
+        if record.offset > 0 or not self.are_missing_for(record):
+            return None
+        logger.error(
+            "upload %s needs the hooks of its app, which this process does not have",
+            record.id,
+            extra={"id": record.id, "code": Code.HOOK_FAILED},
+        )
+        return Refused(code=Code.HOOK_FAILED, retry_after=1)
+
     async def authorize(
         self, request: Request, action: Action, upload: Upload | None
     ) -> Who | Refused | RefusedByHost:
@@ -192,15 +203,8 @@ class Hooks:
             return self._failed(name, upload_id, error)
 
     async def _timed(self, call: Awaitable[T]) -> T:
-        try:
-            with anyio.fail_after(self._seconds):
-                return await call
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            # Nobody cancelled us: the hook waited for something that was, which is its failure.
-            raise RuntimeError("the hook was cancelled from within") from error
+        with anyio.fail_after(self._seconds):
+            return await answer_of(call)
 
     def _refused(self, name: str, upload_id: str | None, refused: HTTPException) -> Refused | RefusedByHost:
         if refused.status_code < 300 or refused.status_code == 304:  # no refusals, and some have no body
@@ -216,6 +220,17 @@ class Hooks:
             extra={"id": upload_id, "code": Code.HOOK_FAILED},
         )
         return ForNow(Refused(code=Code.HOOK_FAILED, retry_after=1))
+
+
+async def answer_of(call: Awaitable[T]) -> T:
+    """What a host's own code answers. Where it was cancelled, and we were not, that is its failure."""
+    try:
+        return await call
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise RuntimeError("it was cancelled from within") from error
 
 
 def _accepted(answer: object) -> Accepted:

@@ -19,7 +19,7 @@ from tusserve.config import Settings
 from tusserve.engine import Engine, Found
 from tusserve.errors import IdTaken, StoreUnavailable, Unsupported
 from tusserve.finishing import identified
-from tusserve.hooks import Hooks, Who
+from tusserve.hooks import Hooks, Who, answer_of
 from tusserve.mounting import Location, Receive, Scope, Send, locate, mounted_elsewhere, quoted_root
 from tusserve.protocol import decide, life
 from tusserve.protocol.commands import Append, Create, Inspect, Terminate
@@ -250,7 +250,7 @@ class Server:
     ) -> Reply:
         try:
             answer = render(request, problem)
-            response = await answer if inspect.isawaitable(answer) else answer
+            response = await answer_of(answer) if inspect.isawaitable(answer) else answer
             return with_headers(reply, bytes(response.body), tuple(response.headers.items()))
         except Exception:
             logger.exception("render_error failed", extra={"id": problem.upload_id, "code": problem.code})
