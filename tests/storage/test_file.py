@@ -134,7 +134,7 @@ async def test_after_a_proven_death_the_file_is_gone_on_with(tmp_path: Path) -> 
             writer = await bench.standing_still(upload.writer(upload.take(died=True)))
             await writer.write(b"0123456789")
             upload.commit(await writer.flush(True))
-            await writer.write(b"a tail")
+            await writer.write(b"a tail that is longer than what follows")
             await writer.flush(False)
             await bench.reopen()
         async with upload.writer(upload.take(died=True)) as writer:

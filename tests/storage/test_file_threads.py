@@ -160,7 +160,7 @@ async def test_a_batch_that_comes_after_the_end_is_not_written(tmp_path: Path) -
             assert isinstance(writer, FileWriter)
             writer._file.finish(keep=False)
             writer._file.put(Batch([BODY]))
-        assert list((tmp_path / "data").iterdir()) == []  # noqa: ASYNC240
+        assert list((tmp_path / "data").iterdir()) == []
 
 
 @pytest.mark.anyio
