@@ -10,7 +10,14 @@ from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
 from tusserve.config import Settings
-from tusserve.errors import CursorLost, KeyTaken, StorageFull, StorageUnavailable, TusError
+from tusserve.errors import (
+    CursorLost,
+    KeyTaken,
+    StorageFull,
+    StorageUnavailable,
+    StoreUnavailable,
+    TusError,
+)
 from tusserve.hooks import ForGood, ForNow, Hooks
 from tusserve.lease import Tenure
 from tusserve.protocol import life
@@ -82,7 +89,9 @@ class Finisher:
             refused = finished if isinstance(finished, Refused) else Refused(code=Code.FINISHING_FAILED)
             finished = Ending(Reason.HOST, refused)
         if isinstance(finished, Ending):
-            await self.end(tenure, finished.reason, finished.refusal)
+            if not await self.decide_end(tenure, finished.reason, finished.refusal):
+                return Refused(code=Code.UPLOAD_INTERRUPTED)
+            await self.carry_out_end(tenure)
             return finished
         if isinstance(finished, Refused):
             await tenure.commit(life.postpone(tenure.record, self._settings.clock()), release=True)
@@ -132,10 +141,6 @@ class Finisher:
             )
         return tenure.record
 
-    async def end(self, tenure: Tenure, reason: Reason, refusal: Refusal | None = None) -> bool:
-        """ENDING, then everything that follows. False: the lease was lost before ENDING."""
-        return await self.decide_end(tenure, reason, refusal) and await self.carry_out_end(tenure)
-
     async def decide_end(self, tenure: Tenure, reason: Reason, refusal: Refusal | None = None) -> bool:
         """Commit ENDING: from here on every request is answered as if it were gone."""
         ending = life.end(tenure.record, reason, self._settings.clock(), refusal)
@@ -144,18 +149,27 @@ class Finisher:
         self._hooks.observe(TerminatedEvent(Upload(tenure.record, self._shelf), reason))
         return True
 
-    async def carry_out_end(self, tenure: Tenure) -> bool:
+    async def carry_out_end(self, tenure: Tenure) -> None:
         """Tell the host, discard the bytes, leave a tombstone; or postpone what failed. Without the hooks
-        that the upload needs it stays as it is, and due."""
+        that the upload needs it stays as it is, and due. Raises nothing: that it ends is decided."""
         record = tenure.record
         if self._hooks.are_missing_for(record):
-            return False
+            return
         assert record.reason is not None
         told = await self._hooks.on_terminate(Upload(record, self._shelf), record.reason)
         if told and await self._discard(record):
-            buried = life.bury(record, self._settings.clock(), self._settings.expiry)
-            return await tenure.commit(buried, release=True)
-        return await tenure.commit(life.postpone(record, self._settings.clock()), release=True)
+            after = life.bury(record, self._settings.clock(), self._settings.expiry)
+        else:
+            after = life.postpone(record, self._settings.clock())
+        try:
+            await tenure.commit(after, release=True)
+        except StoreUnavailable as error:
+            logger.error(
+                "upload %s ends, and stays due: %s",
+                record.id,
+                error,
+                extra={"id": record.id, "code": Code.STORE_UNAVAILABLE},
+            )
 
     async def _discard(self, record: UploadRecord) -> bool:
         try:
