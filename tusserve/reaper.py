@@ -90,9 +90,11 @@ class Reaper:
             return
         try:
             await self._do(wanted, record, report)
-        except TusError as error:
+        except Exception as error:  # a rim: whatever ails this one, the others are seen to
             report.failed += 1
-            logger.error("upload %s stays due: %s", record.id, error, extra={"id": record.id})
+            logger.error(
+                "upload %s stays due: %s", record.id, error, exc_info=_bug(error), extra={"id": record.id}
+            )
 
     async def _do(self, wanted: Chore, record: UploadRecord, report: SweepReport) -> None:
         match wanted:
@@ -146,9 +148,14 @@ class Reaper:
                 self._sweeps += 1
                 if report:
                     logger.info("swept: %s", report)
-            except TusError as error:
-                logger.error("the sweep failed: %s", error)
+            except Exception as error:  # a rim: nobody else would start the next sweep
+                logger.error("the sweep failed: %s", error, exc_info=_bug(error))
             await asyncio.sleep(every.total_seconds())
+
+
+def _bug(error: Exception) -> Exception | None:
+    """What needs a traceback in the log: everything that plug-ins do not raise on purpose."""
+    return None if isinstance(error, TusError) else error
 
 
 def _count(report: SweepReport, wanted: Chore) -> None:
