@@ -4,73 +4,18 @@ import hashlib
 import random
 import signal
 import socket
-import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.raw_http import Connection, ConnectionEnded
+from tests.raw_http import Connection
+from tests.server.kills import MIB, PATIENCE, created, digest_on_disk, offset_of, survive
 from tests.serving_process import ServingProcess, tusserve
-
-KILLS = 25
-MIB = 1024 * 1024
-PATIENCE = 60.0
-"""Seconds after which something hangs; everything here takes a fraction of one."""
-
-
-def offset_of(server: ServingProcess, path: str) -> int:
-    """What HEAD says."""
-    with Connection(server.address, patience=PATIENCE) as connection:
-        answer = connection.inspect(path)
-    assert answer.status == 200, answer
-    return answer.offset
-
-
-def created(server: ServingProcess, length: int) -> str:
-    with Connection(server.address) as connection:
-        return connection.create(server.path, length)
-
-
-def digest_on_disk(folder: Path) -> str:
-    """Of the sealed file. One that nobody may write to any more; a kill may leave another beside it, which no
-    record names and the sweep removes in time."""
-    files = [path for path in (folder / "data").rglob("*") if path.is_file()]
-    stored = [path for path in files if not path.stat().st_mode & 0o200]
-    assert len(stored) == 1, files
-    return hashlib.sha256(stored[0].read_bytes()).hexdigest()
 
 
 def test_kills_at_random_instants(tmp_path: Path) -> None:
-    """A client goes on and on; what was acknowledged never goes back, and every byte is right at the end."""
-    dice = random.Random(9)
-    data = dice.randbytes(24 * MIB)
-    with tusserve(tmp_path / "uploads") as server:
-        path = created(server, len(data))
-        offset, kills = 0, 0
-        while offset < len(data):
-            doomed = kills < KILLS
-            # The last pieces are sent only when the server has died often enough.
-            end = min(offset + dice.randrange(1, 3 * MIB), len(data) - (1 if doomed else 0))
-            if doomed:
-                killer = threading.Timer(dice.uniform(0, 0.03), server.kill)
-                killer.start()
-            try:
-                with Connection(server.address, patience=PATIENCE) as connection:
-                    answer = connection.append(path, offset, data[offset:end])
-                    assert answer.status == 204, answer
-                    offset = max(offset, answer.offset)
-            except (ConnectionEnded, OSError):
-                pass  # it died in the middle
-            if doomed:
-                killer.join()
-                kills += 1
-                server.start()
-            seen = offset_of(server, path)
-            assert offset <= seen <= end
-            offset = seen
-        assert digest_on_disk(tmp_path / "uploads") == hashlib.sha256(data).hexdigest()
-        assert "Traceback" not in server.log
+    assert len(survive(tmp_path / "uploads", kills=25, seed=9)) == 25
 
 
 def test_sigterm_in_the_middle_keeps_every_byte(tmp_path: Path) -> None:
