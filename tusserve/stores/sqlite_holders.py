@@ -100,14 +100,13 @@ class Holders:
         finally:
             os.close(descriptor)
 
-    def note_deaths(self, connection: sqlite3.Connection, now: int) -> "Bodies":
-        """Write down who died and left a file. The files may go once that is committed."""
+    def note_deaths(self, connection: sqlite3.Connection, now: int, bodies: "Bodies") -> None:
+        """Write down who died and left a file, and add the files to `bodies`: once that is committed they
+        may go."""
         connection.execute("DELETE FROM deaths WHERE noted_at < ?", (now - REMEMBERED,))
-        bodies = Bodies()
         for path in self._folder.glob("*") if self._folder.is_dir() else ():
             if (holder := bodies.add(path)) is not None and self._path(holder) == path:
                 _note(connection, holder, now)
-        return bodies
 
     def note_leave(self, connection: sqlite3.Connection, now: int) -> None:
         """Write down that the holders of this process do nothing any more."""

@@ -15,7 +15,7 @@ from typing import Final, Literal, TypeAlias
 
 from tusserve.errors import TusError
 from tusserve.stores.sqlite_file import PATIENCE, begin, connect
-from tusserve.stores.sqlite_holders import Holders
+from tusserve.stores.sqlite_holders import Bodies, Holders
 from tusserve.stores.sqlite_schema import open_file
 from tusserve.stores.sqlite_worker import Reads, Transactions, Worker, unavailable
 
@@ -101,21 +101,28 @@ class Opened:
         return connection
 
     def _remove_dead_holders(self, connection: sqlite3.Connection) -> None:
-        """Housekeeping: what is not noted now is proven by its file as before."""
-        with suppress(sqlite3.Error, OSError):
-            begin(connection)
-            bodies = self.holders.note_deaths(connection, self._now())
-            connection.execute("COMMIT")
-            bodies.close(remove=True)
+        """Housekeeping: what cannot be noted now is proven by its file as before."""
+        bodies = Bodies()
+        noted = False
+        try:
+            with suppress(sqlite3.Error, OSError):
+                begin(connection)
+                self.holders.note_deaths(connection, self._now(), bodies)
+                connection.execute("COMMIT")
+                noted = True
+        finally:
+            bodies.close(remove=noted)
 
     def _leave(self, connection: sqlite3.Connection) -> None:
         noted = False
-        with suppress(sqlite3.Error):
-            begin(connection)
-            self.holders.note_leave(connection, self._now())
-            connection.execute("COMMIT")
-            noted = True
-        self.holders.leave(noted=noted)
+        try:
+            with suppress(sqlite3.Error):
+                begin(connection)
+                self.holders.note_leave(connection, self._now())
+                connection.execute("COMMIT")
+                noted = True
+        finally:
+            self.holders.leave(noted=noted)
 
 
 class Glance:
