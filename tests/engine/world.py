@@ -129,7 +129,8 @@ def site_of(storage: str, store: str, folder: Path) -> Site:
     )
 
 
-PAIRS: Final = (("memory", "memory"), ("file", "memory"), ("memory", "sqlite"), ("file", "sqlite"))
+PAIRS: Final = (("memory", "memory"), ("file", "memory"))
+"""Not SQLite: its threads live in real time, and a loop whose time jumps does not always wait for them."""
 
 
 @dataclass
