@@ -107,8 +107,12 @@ def _refuse_foreign(connection: sqlite3.Connection, path: Path) -> None:
     """Before anything is changed: another program's file stays as it is."""
 
     def look() -> tuple[int, int, int]:
-        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        return tables, _pragma(connection, "application_id"), _pragma(connection, "user_version")
+        connection.execute("BEGIN")  # one view: another process may be making the file just now
+        try:
+            tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            return tables, _pragma(connection, "application_id"), _pragma(connection, "user_version")
+        finally:
+            connection.execute("ROLLBACK")
 
     tables, whose, version = _patiently(look)
     if whose != APPLICATION_ID and (tables, whose, version) != (0, 0, 0):
