@@ -38,7 +38,7 @@ from tusserve.hooks import (
 )
 from tusserve.lease import Leases
 from tusserve.lifetime import DRAIN_DEADLINE, Lifetime, answer_both_lifespans, answer_lifespan
-from tusserve.mounting import Receive, Scope, Send, locate, normalized
+from tusserve.mounting import Receive, Scope, Send, locate, normalized, without_body_limit
 from tusserve.protocol import life
 from tusserve.protocol.fields import imf_fixdate, is_id
 from tusserve.protocol.metadata import Metadata
@@ -132,8 +132,11 @@ class TusApp:
         if scope["type"] == "lifespan":
             await answer_lifespan(self._lifetime, receive, send)
         elif scope["type"] == "http":
-            await self._lifetime.be_started()
-            await self._server.serve(scope, receive, send, who)
+
+            async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+                await self._server.serve(scope, receive, send, who, self._lifetime.be_started)
+
+            await without_body_limit(scope, serve)(scope, receive, send)
         else:
             await send({"type": "websocket.close", "code": 1000})
 
@@ -141,7 +144,11 @@ class TusApp:
     def routes(self) -> list[BaseRoute]:
         """For Starlette and FastAPI: the path with and without a slash behind it, and no redirect."""
         name = f"tusserve:{self._settings.name}"
-        return [Route(self._path or "/", self, name=name), Mount(self._path, self)]
+        # Not the app itself below the mount: Starlette looks there for routes, and would find these again.
+        return [
+            Route(self._path or "/", self, name=name, include_in_schema=False),
+            Mount(self._path, self.__call__),
+        ]
 
     def wrap(self, app: A) -> A:
         """`app` with this one below its path: for frameworks that cannot mount an ASGI app.

@@ -45,6 +45,7 @@ class Lifetime:
         self._sweep_every = sweep_every
         self._entered = 0
         self._started = False
+        self._warned = False
         self._starting: asyncio.Task[None] | None = None
         self._stack = contextlib.AsyncExitStack()
         self._sweeper: asyncio.Task[None] | None = None
@@ -69,7 +70,8 @@ class Lifetime:
         """Start if nobody did: everything works, but nobody will end it in an orderly way."""
         if not self._started:
             await self._start()
-            if not self._entered:
+            if not self._entered and not self._warned:
+                self._warned = True
                 logger.warning(
                     "started by the first request, because nobody ran the lifespan of this TusApp: uploads "
                     "work, but shutting down will not be orderly. Give `tus.lifespan` to your application."
@@ -146,26 +148,59 @@ async def answer_both_lifespans(
     startup = await receive()
     if not await _enter(lifetime, send):
         return
-    pending = [startup]
-    sent: set[str] = set()
-
-    async def receive_again() -> MutableMapping[str, Any]:
-        return pending.pop() if pending else await receive()
-
-    async def send_after_us(message: MutableMapping[str, Any]) -> None:
-        sent.add(message["type"])
-        if message["type"] != "lifespan.startup.complete":
-            await lifetime.leave()
-        await send(message)
-
+    inner = _Inner(lifetime, startup, receive, send)
     try:
-        await app(scope, receive_again, send_after_us)
+        await app(scope, inner.receive, inner.send)
     except Exception:
-        if sent:
+        if inner.started:
+            await inner.leave()
             raise
-    if not sent:
-        await send({"type": "lifespan.startup.complete"})
-        await _wait_and_leave(lifetime, receive, send)
+    await inner.go_on_alone()
+
+
+class _Inner:
+    """The lifespan of the app inside, as far as it cares for one."""
+
+    def __init__(
+        self, lifetime: Lifetime, startup: MutableMapping[str, Any], receive: Receive, send: Send
+    ) -> None:
+        self.started = False
+        self._lifetime = lifetime
+        self._startup: MutableMapping[str, Any] | None = startup
+        self._receive = receive
+        self._send = send
+        self._stopping = False
+        self._left = False
+
+    async def receive(self) -> MutableMapping[str, Any]:
+        startup, self._startup = self._startup, None
+        if startup is not None:
+            return startup
+        message = await self._receive()
+        self._stopping = True
+        return message
+
+    async def send(self, message: MutableMapping[str, Any]) -> None:
+        self.started = True
+        if message["type"] != "lifespan.startup.complete":
+            await self.leave()
+        await self._send(message)
+
+    async def leave(self) -> None:
+        """Ours ends, once."""
+        if not self._left:
+            self._left = True
+            await self._lifetime.leave()
+
+    async def go_on_alone(self) -> None:
+        """The app inside has returned: say what it left unsaid."""
+        if not self.started:
+            await self._send({"type": "lifespan.startup.complete"})
+        if not self._left:
+            if not self._stopping:
+                await self._receive()
+            await self.leave()
+            await self._send({"type": "lifespan.shutdown.complete"})
 
 
 async def _enter(lifetime: Lifetime, send: Send) -> bool:

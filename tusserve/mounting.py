@@ -4,6 +4,7 @@ Owns the one rule that serves every framework, bare servers included; knows no p
 """
 
 import re
+import sys
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
@@ -66,6 +67,16 @@ def locate(scope: Scope, path: str) -> Location | None:
         if full.startswith(prefixed + "/"):
             return Location(root, full[len(prefixed) + 1 :])
     return None
+
+
+def without_body_limit(scope: Scope, app: ASGIApp) -> ASGIApp:
+    """`app`, free from a limit on all bodies of a host's: that one is for forms and JSON, and would answer an
+    upload in its own bare words."""
+    if "starlette.max_body_size" not in scope:
+        return app
+    from starlette.middleware.body_limit import RequestBodyLimitMiddleware  # older versions have none
+
+    return RequestBodyLimitMiddleware(app, max_body_size=sys.maxsize)
 
 
 def mounted_elsewhere(scope: Scope, path: str) -> str | None:

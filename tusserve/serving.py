@@ -79,20 +79,29 @@ class Server:
         self._hooks = hooks
         self._settings = settings
         self._render_error = render_error
+        self._told_where = False
         self._codec = Tus1(
             extensions=frozenset(settings.extensions),
             max_size=settings.max_size,
             idempotent_delete=settings.idempotent_delete,
         )
 
-    async def serve(self, scope: Scope, receive: Receive, send: Send, who: Who | None) -> None:
-        """Answer one HTTP request, whatever happens. `who`: the host said who asks, `authorize` is not."""
+    async def serve(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        who: Who | None,
+        start: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Answer one HTTP request, whatever happens. `who`: the host said who asks, `authorize` is not;
+        `start` is awaited before a plug-in or a hook is needed."""
         head = Head.of(scope["method"], scope["headers"], scope.get("http_version", "1.1"))
         incoming = Incoming(receive, head)
         operation = self._codec.operation(head)
         location = locate(scope, self._path)
         try:
-            reply, close = await self._answer(scope, head, incoming, location, who)
+            reply, close = await self._answer(scope, head, incoming, location, who, start)
         except StoreUnavailable as error:
             reply, close = self._failed(Code.STORE_UNAVAILABLE, error, operation, location)
         except Exception as error:  # noqa: BLE001 - the rim: a client gets an answer, whatever it is
@@ -110,7 +119,13 @@ class Server:
         return self._codec.render(refused, operation, id=upload_id), False
 
     async def _answer(
-        self, scope: Scope, head: Head, incoming: Incoming, location: Location | None, who: Who | None
+        self,
+        scope: Scope,
+        head: Head,
+        incoming: Incoming,
+        location: Location | None,
+        who: Who | None,
+        start: Callable[[], Awaitable[None]],
     ) -> tuple[Reply, bool]:
         operation = self._codec.operation(head)
         if location is None:
@@ -120,6 +135,7 @@ class Server:
             return self._codec.render(target, operation, id=location.id), False
         if target.operation is Operation.CAPABILITIES:
             return self._codec.capabilities(), False
+        await start()
         found = None if target.id is None else await self._engine.look(target.id)
         answered = await self._decide(Request(scope), head, incoming, target, found, location, who)
         outcome = answered.outcome
@@ -138,7 +154,8 @@ class Server:
 
     def _nothing_here(self, scope: Scope, operation: Operation | None) -> Reply:
         wrong = mounted_elsewhere(scope, self._path)
-        if wrong is not None:
+        if wrong is not None and not self._told_where:
+            self._told_where = True
             logger.error(wrong)
         message = f"Nothing is here: uploads are below {self._path}/."
         return self._codec.render(Refused(code=Code.UPLOAD_NOT_FOUND, message=wrong or message), operation)
