@@ -10,20 +10,35 @@ import struct
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from types import TracebackType
 from typing import Self
 
 
+class Kind(StrEnum):
+    """What becomes of the connection that a disaster meets."""
+
+    RESET = "RESET"
+    """Both sides see it end."""
+    HALF_OPEN = "HALF_OPEN"
+    """The client sees it end; the server waits for bytes that never come, as behind a dead router."""
+    UNANSWERED = "UNANSWERED"
+    """Everything arrives; instead of the answer that is meant the client sees the connection end."""
+
+
 @dataclass(frozen=True, slots=True)
 class Disaster:
-    """What happens once `after` bytes in all went from clients to the server, besides a reset connection."""
+    """What happens, besides, once `after` bytes in all went from clients to the server."""
 
     after: int
     strike: Callable[[], None]
+    kind: Kind = Kind.RESET
+    unanswered: bytes = b""
+    """How the answer begins that does not reach the client."""
 
 
 def nothing_more() -> None:
-    """A disaster that is only a reset connection."""
+    """A disaster that is only what becomes of the connection."""
 
 
 class Chaos:
@@ -36,6 +51,7 @@ class Chaos:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._threads: list[threading.Thread] = []
         self._sockets: set[socket.socket] = set()
+        self._unanswered: bytes | None = None
         self.passed = 0
         """Bytes that went from clients to the server."""
 
@@ -95,11 +111,17 @@ class Chaos:
         with contextlib.suppress(OSError):
             while data := client.recv(65536):
                 server.sendall(data)
-                if (disaster := self._count(len(data))) is not None:
-                    for each in (client, server):
-                        _reset(each)
+                if (disaster := self._count(len(data))) is None:
+                    continue
+                if disaster.kind is Kind.UNANSWERED:
+                    self._unanswered = disaster.unanswered
                     disaster.strike()
-                    return
+                    continue
+                _reset(client)
+                if disaster.kind is Kind.RESET:
+                    _reset(server)
+                disaster.strike()
+                return
         for each in (client, server):
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
@@ -107,6 +129,9 @@ class Chaos:
     def _down(self, client: socket.socket, server: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := server.recv(65536):
+                if self._unanswered is not None and data.startswith(self._unanswered):
+                    self._unanswered = None
+                    _reset(client)
                 client.sendall(data)
         for each in (client, server):
             with contextlib.suppress(OSError):
@@ -125,4 +150,5 @@ class Chaos:
 def _reset(each: socket.socket) -> None:
     with contextlib.suppress(OSError):
         each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        each.shutdown(socket.SHUT_RDWR)
+        each.shutdown(socket.SHUT_RDWR)  # wakes whoever waits for it, which a close does not
+        each.close()

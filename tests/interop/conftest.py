@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.chaos import Chaos, Disaster, nothing_more
+from tests.interop.chaos import Chaos, Disaster, Kind, nothing_more
 from tests.serving_process import ServingProcess, tusserve
 
 HERE = Path(__file__).parent
@@ -69,7 +69,7 @@ class Way:
 
 
 @contextmanager
-def opened_way(folder: Path, *options: Callable[[int], str]) -> Generator[Way]:
+def killing_way(folder: Path, *options: Callable[[int], str]) -> Generator[Way]:
     """A way to a server with these options, each made of the port that clients see."""
     disasters: list[Disaster] = [Disaster(SIZE // 3, nothing_more)]
     with Chaos(lambda: server.address, disasters) as chaos:
@@ -86,15 +86,27 @@ def opened_way(folder: Path, *options: Callable[[int], str]) -> Generator[Way]:
 
 @pytest.fixture
 def way(tmp_path: Path) -> Generator[Way]:
-    with opened_way(tmp_path / "uploads") as way:
+    with killing_way(tmp_path / "uploads") as way:
         yield way
 
 
 @pytest.fixture
 def way_with_absolute_urls(tmp_path: Path) -> Generator[Way]:
     base_url = (lambda _: "--base-url"), (lambda port: f"http://127.0.0.1:{port}")
-    with opened_way(tmp_path / "uploads", *base_url) as way:
+    with killing_way(tmp_path / "uploads", *base_url) as way:
         yield way
+
+
+@pytest.fixture
+def silent_way(tmp_path: Path) -> Generator[Way]:
+    """A way on which connections die without a word to the server, and the last answer is lost."""
+    disasters = [
+        Disaster(SIZE // 3, nothing_more, Kind.HALF_OPEN),
+        Disaster(2 * SIZE // 3, nothing_more, Kind.HALF_OPEN),
+        Disaster(SIZE - 1000, nothing_more, Kind.UNANSWERED, b"HTTP/1.1 204"),
+    ]
+    with tusserve(tmp_path / "uploads") as server, Chaos(lambda: server.address, disasters) as chaos:
+        yield Way(tmp_path / "uploads", server, chaos)
 
 
 @pytest.fixture(scope="session")

@@ -110,6 +110,27 @@ def test_curl(way: Way, source: Source, tmp_path: Path) -> None:
     way.check(source)
 
 
+@pytest.mark.parametrize("how", ["endpoint", "uploadUrl"])
+def test_tus_js_client_whose_connections_die_unheard(
+    how: str, silent_way: Way, source: Source, tus_js: TusJs
+) -> None:
+    url = silent_way.endpoint if how == "endpoint" else opened(silent_way)
+    # It comes back when the dead connection has been silent for a while. At once it might be told 409 in the
+    # middle of a body, and under Node it hangs for ever if the rest of such an answer is lost.
+    ended = tus_js(str(source.path), how, url, "Infinity", "800")
+    assert ended.returncode == 0, ended.stderr + silent_way.server.log
+    silent_way.check(source)
+
+
+def test_tuspy_whose_connections_die_unheard(silent_way: Way, source: Source) -> None:
+    """Without a chunk size it sends the whole file in one request, and after a lost answer an empty one."""
+    with source.path.open("rb") as file:
+        uploader = TusClient(silent_way.endpoint).uploader(file_stream=file, retries=20, retry_delay=0.8)
+        uploader.upload()
+    assert uploader.offset == SIZE
+    silent_way.check(source)
+
+
 def test_the_proxy_is_on_the_way(way: Way) -> None:
     """An upload URL is a path, so that it leads through whatever its client came through."""
     assert urlsplit(opened(way)).port == way.chaos.port

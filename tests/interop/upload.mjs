@@ -1,14 +1,14 @@
-// Uploads a file with tus-js-client: node upload.mjs FILE endpoint|uploadUrl URL CHUNK_SIZE
+// Uploads a file with tus-js-client: node upload.mjs FILE endpoint|uploadUrl URL CHUNK_SIZE [FIRST_RETRY_MS]
 // Prints the URL of the upload and exits with 0, or prints the error and exits with 1.
 import { createReadStream } from 'node:fs'
 import { Upload } from 'tus-js-client'
 
-const [file, how, url, chunkSize] = process.argv.slice(2)
+const [file, how, url, chunkSize, firstRetry = '0'] = process.argv.slice(2)
 
 new Upload(createReadStream(file), {
   [how]: url,
   chunkSize: Number(chunkSize),
-  retryDelays: [0, 200, 500, 1000, 1000, 1000],
+  retryDelays: [Number(firstRetry), 200, 500, 1000, 1000, 1000],
   metadata: { filename: 'a file.bin', note: 'grüße' },
   onError(error) {
     console.error(String(error))
