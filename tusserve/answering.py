@@ -36,9 +36,13 @@ class Incoming:
         self.gone = False
 
     async def receive(self) -> MutableMapping[str, Any]:
-        """The next message, as from the server."""
+        """The next message, as from the server; a connection that breaks in another way is gone, too."""
         self.started = True
-        message = await self._receive()
+        try:
+            message = await self._receive()
+        except Exception as error:
+            logger.error("a body could not be read on: %s", error, exc_info=error)
+            message = {"type": "http.disconnect"}
         if message["type"] != "http.request":
             self.gone = True
         elif not message.get("more_body", False):

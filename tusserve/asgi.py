@@ -268,9 +268,9 @@ class TusApp:
         """
         await self._lifetime.be_started()
         outcome = await self._engine.terminate(id, Reason.HOST)
-        if isinstance(outcome, Terminated):
+        if isinstance(outcome, Terminated | RefusedByHost):  # refused for good by its own hook: ended, too
             return True
-        if not isinstance(outcome, RefusedByHost) and outcome.code in _ENDED_ALREADY:
+        if outcome.code in _ENDED_ALREADY:
             return False
         raise UploadBusy(f"upload {id} cannot be ended now: try again")
 

@@ -113,6 +113,7 @@ class Settings:
         if self.expiry is not None:
             _check_expiry(self.expiry)
         _check_timeouts(self.timeouts)
+        _check(self.clock().tzinfo is not None, "clock must give aware datetimes, like datetime.now(UTC)")
         if self.sweep_every is not None:
             _check(self.sweep_every > timedelta(), "sweep_every must be longer than nothing, or None")
         if self.base_url is not None:
