@@ -153,7 +153,6 @@ async def test_it_is_never_a_5xx_whatever_fails(pair: tuple[str, str], tmp_path:
         assert (await second.client.head(url)).status == (423 if state == "finishing" else 200)
 
 
-@pytest.mark.xfail(reason="starting is not inside the rim that turns every failure into an answer")
 async def test_nor_if_the_store_is_away_when_the_first_request_starts_the_app(
     pair: tuple[str, str], tmp_path: Path
 ) -> None:
