@@ -3,6 +3,7 @@
 import pytest
 
 from tests.engine.quick_loop import QuickLoop
+from tests.engine.world import prepare
 
 
 @pytest.fixture
@@ -11,6 +12,5 @@ def anyio_backend() -> tuple[str, dict[str, object]]:
 
 
 @pytest.fixture(autouse=True)
-def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A storage's own wish decides about checkpoints, however small it is."""
-    monkeypatch.setattr("tusserve.reception.MIN_CHECKPOINT", 1)
+def _prepared(monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare(monkeypatch)

@@ -42,7 +42,10 @@ class Expected:
     """A client asked for its end; it may have come."""
     ended: bool = False
     """It is over: nothing brings it back."""
+    forgotten: bool = False
+    """Even that it ended is forgotten."""
     state: UploadState = UploadState.RECEIVING
+    expires_at: datetime | None = None
 
     @property
     def id(self) -> str:
@@ -59,7 +62,9 @@ class Expected:
         record = await site.record(self.id)
         if record is None:
             assert self.ended, f"{self} vanished"
+            self.forgotten = True
             return None
+        self.expires_at = record.expires_at
         if record.state in {UploadState.ENDING, UploadState.GONE}:
             self._check_end(record, host, now)
             if record.state is UploadState.GONE:

@@ -22,6 +22,7 @@ SECONDS = float(os.environ.get("TUSSERVE_TURMOIL_SECONDS", "12"))
 SEED = int(os.environ.get("TUSSERVE_TURMOIL_SEED", "11"))
 KIB = 1024
 PATIENCE = 60.0
+CLIENTS = 10
 
 
 @dataclass
@@ -124,14 +125,16 @@ class Turmoil:
         """A PATCH, whole or cut or left hanging while the next request is made."""
         size = min(dice.randrange(1, 900 * KIB), len(file.data) - at)
         sent = size if dice.random() < 0.5 else dice.randrange(size)
-        hangs = dice.random() < 0.5
+        hangs = dice.random() < 0.3
 
         def exchange(connection: Connection) -> Answer | None:
             connection.begin_append(file.path, at, size)
             connection.send(file.data[at : at + sent])
             if sent < size:
-                if hangs:
-                    self.look(dice, file)
+                time.sleep(dice.uniform(0, 1.5) if hangs else 0)
+                if hangs and self.go_on(dice, file):
+                    # Whoever let this writer go must not hear of it again, however late it wakes up.
+                    connection.send_what_is_taken(b"\xff" * dice.randrange(1, 200 * KIB))
                 if dice.random() < 0.5:
                     connection.reset()
                 return None
@@ -144,12 +147,20 @@ class Turmoil:
         elif answer is not None:
             assert answer.status in (409, 423, 503), answer
 
-    def look(self, dice: random.Random, file: File) -> None:
+    def go_on(self, dice: random.Random, file: File) -> bool:
+        """Look, and append something by another request. True: it was taken."""
         before = file.told
         seen = self.ask(dice, lambda each: each.inspect(file.path))
-        if seen is not None and seen.status == 200:
-            assert seen.offset >= before, f"{seen.offset} after {before} was acknowledged"
-            file.tell(seen.offset)
+        if seen is None or seen.status != 200:
+            return False
+        assert seen.offset >= before, f"{seen.offset} after {before} was acknowledged"
+        file.tell(seen.offset)
+        piece = file.data[seen.offset : seen.offset + 50 * KIB]
+        answer = self.ask(dice, lambda each: each.append(file.path, seen.offset, piece))
+        if answer is None or answer.status != 204 or not piece:
+            return False
+        file.tell(answer.offset)
+        return True
 
     def delete(self, dice: random.Random, file: File) -> bool:
         answer = self.ask(dice, lambda each: each.ask("DELETE", file.path))
@@ -182,7 +193,7 @@ def finish(server: ServingProcess, file: File) -> None:
 def test_turmoil(tmp_path: Path) -> None:
     with tusserve(tmp_path) as first, tusserve(tmp_path) as second:
         turmoil = Turmoil([first, second])
-        threads = [turmoil.run(turmoil.upload, SEED * 100 + number) for number in range(4)]
+        threads = [turmoil.run(turmoil.upload, SEED * 100 + number) for number in range(CLIENTS)]
         threads.append(turmoil.run(turmoil.strike, SEED * 100 + 99))
         turmoil.over.wait(SECONDS)
         turmoil.over.set()

@@ -387,6 +387,17 @@ async def test_a_stalled_answer_has_taken_effect() -> None:
     await task
 
 
+async def test_all_calls_may_stall_until_they_are_released() -> None:
+    faults = Faults()
+    store = faulty_store(MemoryStore(), faults)
+    stall = faults.stall(on="store.get", times=None)
+    tasks = [asyncio.create_task(store.get("a")) for _ in range(3)]
+    await anyio.sleep(0.01)
+    assert not any(task.done() for task in tasks)
+    stall.release()
+    await asyncio.gather(*tasks)
+
+
 async def test_a_crash_ends_a_stall() -> None:
     faults, inner = Faults(), MemoryStore()
     stall = faults.stall(on="store.create")

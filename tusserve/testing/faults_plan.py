@@ -109,10 +109,10 @@ class Faults:
         """
         self._plan.append(_Planned(kind=_Kind.FAIL, on=on, at=at, times=times, after=after, error=error))
 
-    def stall(self, *, on: str = "*", at: int = 1, after: bool = False) -> Stall:
-        """Hang at the call, until it is released."""
+    def stall(self, *, on: str = "*", at: int = 1, times: int | None = 1, after: bool = False) -> Stall:
+        """Hang at the call, and at the following `times` - 1 (None: at all of them), until it is released."""
         stall = Stall()
-        self._plan.append(_Planned(kind=_Kind.STALL, on=on, at=at, after=after, stall=stall))
+        self._plan.append(_Planned(kind=_Kind.STALL, on=on, at=at, times=times, after=after, stall=stall))
         return stall
 
     def crash(self, *, on: str = "*", at: int = 1, after: bool = False, torn: bool = False) -> None:
