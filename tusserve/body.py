@@ -351,3 +351,13 @@ class Lookout:
 
     def __len__(self) -> int:
         return len(self._pumps)
+
+
+async def is_empty(receive: ReceiveMessage) -> bool:
+    """Whether the body brings nothing, read as far as it takes to know; who goes away has brought it all."""
+    while True:
+        message = await receive()
+        if message.get("body", b""):
+            return False
+        if message["type"] != "http.request" or not message.get("more_body", False):
+            return True

@@ -11,7 +11,7 @@ from typing import Final, TypeAlias, assert_never
 
 import anyio
 
-from tusserve.body import Lookout, ReceiveMessage, Stop
+from tusserve.body import Lookout, ReceiveMessage, Stop, is_empty
 from tusserve.config import Settings
 from tusserve.contracts import Held
 from tusserve.errors import StoreUnavailable
@@ -42,6 +42,7 @@ logger = logging.getLogger("tusserve")
 FINISHING: Final = Refused(code=Code.UPLOAD_FINISHING, retry_after=2)
 LOCKED: Final = Refused(code=Code.UPLOAD_LOCKED, retry_after=1)
 NOT_FOUND: Final = Refused(code=Code.UPLOAD_NOT_FOUND)
+TERMINATED: Final = Refused(code=Code.UPLOAD_TERMINATED)
 OVERRUN_AT_CREATION: Final = Refusal(413, Code.BODY_TOO_LONG, "The body had more bytes than the upload.")
 
 
@@ -131,7 +132,8 @@ class Engine:
             case decide.ReportIfEmpty():
                 assert found is not None
                 with anyio.move_on_after(self._settings.timeouts.idle.total_seconds()):
-                    return await _if_empty(found.record, receive)
+                    if await is_empty(receive):
+                        return Appended(found.record)
                 return Refused(code=Code.UPLOAD_COMPLETE)
             case decide.Receive():
                 assert found is not None
@@ -154,7 +156,8 @@ class Engine:
 
         async def work(answer: Answer[Outcome]) -> Outcome:
             try:
-                return await self._append(command, receive, answer, current.append)
+                told = await self._append(command, receive, answer, current.append)
+                return told if told != TERMINATED else await self._stopped_for_end(command.id)
             except StoreUnavailable as error:
                 return _store_failed(command.id, error)
             finally:
@@ -193,6 +196,13 @@ class Engine:
                 finished = await self._finish(tenure)
                 return Appended(finished) if isinstance(finished, UploadRecord) else finished
             return received
+
+    async def _stopped_for_end(self, id: str) -> Refused:
+        """Told by the record: who asked for the end may have given up while a storage or hook was busy."""
+        record = await self._leases.await_end(id)
+        if record is not None and record.state not in {UploadState.ENDING, UploadState.GONE}:
+            return Refused(code=Code.UPLOAD_INTERRUPTED, offset=record.offset, retry_after=1)
+        return TERMINATED
 
     async def _locked_out(self, taken: Locked | None, command: Append | Terminate) -> Outcome:
         """Somebody else keeps it: as it is now, if it is about to finish or to end; else it is locked."""
@@ -368,17 +378,6 @@ def _instead_of_body(plan: decide.Plan, record: UploadRecord) -> Outcome:
     if isinstance(plan, decide.Report):
         return Appended(record)
     return FINISHING
-
-
-async def _if_empty(record: UploadRecord, receive: ReceiveMessage) -> Outcome:
-    """A body of unknown length for a complete upload: nothing is fine, a single byte is not."""
-    while True:
-        message = await receive()
-        if message["type"] != "http.request" or not message.get("more_body", False):
-            empty = not message.get("body", b"")
-            return Appended(record) if empty else Refused(code=Code.UPLOAD_COMPLETE)
-        if message.get("body", b""):
-            return Refused(code=Code.UPLOAD_COMPLETE)
 
 
 def _store_failed(id: str, error: StoreUnavailable) -> Refused:

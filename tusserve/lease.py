@@ -29,6 +29,8 @@ GRACE: Final = timedelta(seconds=2)
 FIRST_LOOK: Final = 0.01
 LONGEST_LOOK: Final = 0.05
 """Seconds between two looks at a lease that was asked for."""
+END_BEGINS: Final = 1.0
+"""Seconds after which one who asked to end an upload, and for whom it was let go, has begun or given up."""
 SECOND_HEARING: Final = 1.0
 """Seconds after which a stream of asks that broke is opened again."""
 REPEATS: Final = (0.05, 0.2, 0.8)
@@ -217,6 +219,21 @@ class Leases:
                 return found
             if loop.time() >= give_up:
                 return found
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, LONGEST_LOOK)
+
+    async def await_end(self, id: str) -> UploadRecord | None:
+        """The upload after its lease was let go for one who wants to end it: ending, unless that one gave up
+        meanwhile. None: it is gone altogether."""
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + END_BEGINS
+        pause = FIRST_LOOK
+        while True:
+            found = await self.store.get(id)
+            if found is None:
+                return None
+            if found[0].state in {UploadState.ENDING, UploadState.GONE} or loop.time() >= give_up:
+                return found[0]
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_LOOK)
 
