@@ -17,19 +17,8 @@ from tusserve.contracts import Cursor, Fence, Lease, Place
 from tusserve.errors import CursorLost, TusError
 from tusserve.storage.file import Durability, FileStorage
 from tusserve.storage.file_disk import Disk
-from tusserve.testing.disk_log import DiskLog, LoggedDisk, Loss, Medium, Said
+from tusserve.testing.disk_log import AfterTheNextBoot, DiskLog, LoggedDisk, Loss, Medium, Said
 from tusserve.testing.storage_driver import Bench, Upload, made_up, write_all
-
-
-class AfterTheNextBoot(Disk):
-    """The machine was started again. What is made of that on the disk need not last."""
-
-    def boot(self) -> str:
-        return "another"
-
-    def sync(self, fd: int) -> None: ...
-
-    def sync_folder(self, path: Path) -> None: ...
 
 
 @dataclass(frozen=True)

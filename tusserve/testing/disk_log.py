@@ -199,6 +199,20 @@ _PLAIN: Final = Disk()
 """Copies for a `LoggedDisk`: there it is one change."""
 
 
+class AfterTheNextBoot(Disk):
+    """The machine was started again. What is made of that on the disk need not last."""
+
+    def boot(self) -> str:
+        """Not the one under which anything was written."""
+        return "another"
+
+    def sync(self, fd: int) -> None:
+        """Nothing."""
+
+    def sync_folder(self, path: Path) -> None:
+        """Nothing."""
+
+
 @dataclass(slots=True)
 class _File:
     safe: bytearray = field(default_factory=bytearray)
