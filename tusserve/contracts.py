@@ -27,7 +27,9 @@ Clauses of a storage
 Clauses of a store
     U1   Each call takes effect whole or not at all.
     U2   Every process that shares the store reads its writes.
-    U3   Of any number of concurrent acquires one wins; fence numbers of an upload only grow.
+    U3   Of any number of concurrent acquires one wins; fence numbers of an upload only grow. A lease names
+         the newest of its predecessors that ended uncleanly, and the newest that may be alive; neither goes
+         back.
     U4   A commit with an old fence, token or revision, and a renewal or release with an old fence or token,
          change nothing and say so. Only `create`, `acquire` and `commit` move the revision. A commit repeated
          with the same lease and record after it took effect says yes again.
@@ -239,7 +241,8 @@ class UploadStore(Protocol):
     ) -> bool | None: ...
 
     async def create(self, record: UploadRecord) -> UploadRecord:
-        """Keep a new record; returns it with its revision. Raises `IdTaken`."""
+        """Keep a new record; returns it with its revision. Raises `IdTaken`, and `ValueError` for one that
+        has entries."""
 
     async def get(self, id: str) -> tuple[UploadRecord, Held | None] | None:
         """The record and who holds it now. Takes nothing, disturbs nobody."""
@@ -269,7 +272,8 @@ class UploadStore(Protocol):
 
         Renews the lease, or with `release` lets it go in the same step. Entries beyond `record.entries` are
         dropped (seal sets it to 0). Returns the record with its new revision; None: no longer ours, nothing
-        was changed.
+        was changed. `ValueError` for a record that is not of the lease's upload, or that counts other
+        entries than there would be. A repeat has the same arguments.
         """
 
     async def release(self, lease: Lease, *, clean: bool) -> bool:
@@ -316,7 +320,7 @@ class ListsStrays(Protocol):
 
     async def sweep_strays(self, cursor_of: CursorOf, older_than: datetime, *, dry_run: bool) -> int:
         """Remove what was last touched before `older_than` and no committed cursor names. Returns how many
-        there were. Never touches what a key names."""
+        there were. Never touches what a key names, nor anything if `cursor_of` raises for it."""
 
 
 @runtime_checkable

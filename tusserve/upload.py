@@ -196,6 +196,7 @@ class NewUpload:
 
 
 LONGEST_KEY: Final = 1024
+LONGEST_NAME: Final = 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,8 +205,9 @@ class Accepted:
 
     `key` (where the storage puts the bytes), `content_type` and `attributes` (added to those that are there)
     from any gate; `max_size` (bytes, below the app's own), `expires_in` (the initial expiry), `headers` and
-    `body` (of the 201) from `on_create` alone. `ValueError` for a key that is not relative and POSIX, or has
-    an empty, `.` or `..` part, and for an expiry that is over at once.
+    `body` (of the 201) from `on_create` alone. `ValueError` for a key that is not relative and POSIX, has
+    an empty, `.` or `..` part or is too long (1024 bytes, 255 a part), and for an expiry that is over at
+    once.
     """
 
     key: str | None = None
@@ -230,12 +232,17 @@ def check_expiry(expires_in: timedelta) -> None:
 
 
 def check_key(key: str) -> None:
-    """Raise `ValueError` unless `key` is a relative POSIX path of at most 1024 bytes without odd parts."""
+    """Raise `ValueError` unless `key` is a relative POSIX path of at most 1024 bytes, whose parts are names:
+    at most 255 bytes each, which is what file systems take."""
     parts = key.split("/")
     odd = any(part in {"", ".", ".."} for part in parts)
     no_text = any(letter in "\\\0" or "\ud800" <= letter <= "\udfff" for letter in key)
-    if odd or no_text or len(key.encode()) > LONGEST_KEY:
+    if odd or no_text:
         raise ValueError(f"not a usable key: {key!r} (relative, parts joined by /, none empty, '.' or '..')")
+    if len(key.encode()) > LONGEST_KEY or any(len(part.encode()) > LONGEST_NAME for part in parts):
+        raise ValueError(
+            f"the key is too long: {key!r} (at most {LONGEST_KEY} bytes, each part at most {LONGEST_NAME})"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,6 +81,8 @@ async def test_metadata_of_another_upload_is_kept_byte_for_byte() -> None:
         {"length": 5, "id": ".."},
         {"length": 5, "key": "/etc/passwd"},
         {"length": 5, "key": "../x"},
+        {"length": 5, "key": "a/" + "\u00fc" * 128},
+        {"length": 5, "key": "a/" * 512 + "b"},
         {"length": 5, "metadata": {"a b": "c"}},
         {"length": 5, "metadata": {"a": "x" * 9000}},
         {"length": 5, "expires_in": timedelta(seconds=-1)},

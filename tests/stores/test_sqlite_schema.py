@@ -3,6 +3,7 @@
 
 import asyncio
 import sqlite3
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from tusserve.errors import ConfigError, StoreUnavailable
 from tusserve.stores import sqlite_schema
 from tusserve.stores.sqlite import SQLiteStore
-from tusserve.testing.store_driver import new_record
+from tusserve.testing.store_driver import NOON, new_record
 
 LATER = (
     "ALTER TABLE uploads ADD COLUMN colour TEXT NOT NULL DEFAULT 'blue'",
@@ -133,7 +134,8 @@ async def test_many_open_a_new_file_at_once(path: Path) -> None:
 
 @pytest.mark.anyio
 async def test_a_record_of_a_newer_version_is_away_for_now(path: Path) -> None:
-    await made(path)
+    async with SQLiteStore(path) as store:
+        await store.create(new_record(due_at=NOON))
     connection = sqlite3.connect(path)
     connection.execute("""UPDATE uploads SET body = replace(body, '"v":1', '"v":999')""")
     connection.commit()
@@ -141,6 +143,9 @@ async def test_a_record_of_a_newer_version_is_away_for_now(path: Path) -> None:
     async with SQLiteStore(path) as store:
         with pytest.raises(StoreUnavailable, match="too new"):
             await store.get("upload")
+        await store.create(new_record("other", due_at=NOON + timedelta(seconds=1)))
+        due = await store.due("default", NOON + timedelta(hours=1), 1)
+        assert [record.id for record in due] == ["other"], "it keeps nobody from the others"
 
 
 @pytest.mark.anyio

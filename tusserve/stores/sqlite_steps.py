@@ -51,6 +51,14 @@ class Row(NamedTuple):
             revision=self.revision,
         )
 
+    def is_of_our_time(self) -> bool:
+        """Whether this version can read it."""
+        try:
+            self.record()
+        except ValueError:
+            return False
+        return True
+
     def held(self, now: int) -> Held | None:
         """Who holds it, as far as the time says."""
         if self.lease_until is None or self.lease_until <= now:
@@ -283,12 +291,13 @@ def entries(connection: sqlite3.Connection, id: str, start: int, stop: int) -> l
 def due(
     connection: sqlite3.Connection, now: int, name: str, moment: int, limit: int, is_dead: IsDead
 ) -> list[Row]:
-    """Uploads that are due at `moment`, by the app's clock, and under no live lease, by ours."""
+    """Uploads that are due at `moment`, by the app's clock, and under no live lease, by ours. Those that a
+    newer version made are left to the processes of that version."""
     found: list[Row] = []
     statement = f"{SELECT} WHERE name = ? AND due_at <= ? ORDER BY due_at, id"
     for each in connection.execute(statement, (name, moment)) if limit > 0 else ():
         row = Row._make(each)
-        if live(connection, row, now, is_dead) is None:
+        if live(connection, row, now, is_dead) is None and row.is_of_our_time():
             found.append(row)
             if len(found) == limit:
                 break
