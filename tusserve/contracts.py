@@ -344,7 +344,10 @@ class ProvesDeath(Protocol):
     """A store that can tell whether a process is dead."""
 
     async def enlist(self, holder: str) -> None:
-        """From now on, until this process ends or the store is left, others can tell that `holder` lives."""
+        """From now on, until this process ends or the store is left, others can tell that `holder` lives.
+
+        To leave the store is as good as to die: whatever worked under its leases has stopped by then.
+        """
 
 
 @runtime_checkable
