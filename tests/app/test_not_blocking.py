@@ -1,10 +1,11 @@
 """No call that waits for a disk is made on the event loop, by any part of a whole server."""
 
+import os
 from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from blockbuster import BlockBuster, BlockingError
+from blockbuster import BlockBuster, BlockBusterFunction, BlockingError
 
 from tests.engine.world import id_of
 from tusserve import FileStorage, SQLiteStore, TusApp, Upload
@@ -14,6 +15,8 @@ from tusserve.testing import TusClient
 pytestmark = pytest.mark.anyio
 
 DATA = bytes(range(256)) * 4096
+UNSEEN = ("pread", "pwrite", "fsync", "fdatasync", "ftruncate", "open", "copy_file_range")
+"""Calls that wait for a disk, and that BlockBuster does not know."""
 
 
 @pytest.fixture
@@ -21,6 +24,8 @@ def not_blocking() -> Generator[None]:
     """Blocking calls on the event loop raise. Two are meant: a look at SQLite's counter of changes, which
     reads what the kernel has in memory, and what tests and the machine's own parts do."""
     guard = BlockBuster()
+    for name in UNSEEN:
+        guard.functions[f"os.{name}"] = BlockBusterFunction(os, name)
     for function in guard.functions.values():
         function.can_block_in("tusserve/stores/sqlite_open.py", "one")
     guard.activate()
@@ -79,6 +84,8 @@ async def test_a_blocking_call_would_be_seen(tmp_path: Path) -> None:
     async def first(upload: Upload, head: bytes) -> None:
         with pytest.raises(BlockingError):
             (tmp_path / "a").write_bytes(b"")
+        with pytest.raises(BlockingError):
+            os.fsync(1)
 
     tus = TusApp(
         "/files",
