@@ -22,12 +22,13 @@ UNSEEN = ("pread", "pwrite", "fsync", "fdatasync", "ftruncate", "open", "copy_fi
 @pytest.fixture
 def not_blocking() -> Generator[None]:
     """Blocking calls on the event loop raise. Two are meant: a look at SQLite's counter of changes, which
-    reads what the kernel has in memory, and what tests and the machine's own parts do."""
+    reads what the kernel has in memory, and the join of a thread that has done the last of its work."""
     guard = BlockBuster()
     for name in UNSEEN:
         guard.functions[f"os.{name}"] = BlockBusterFunction(os, name)
     for function in guard.functions.values():
         function.can_block_in("tusserve/stores/sqlite_open.py", "one")
+        function.can_block_in("tusserve/storage/file_threads.py", "stop")
     guard.activate()
     try:
         yield
