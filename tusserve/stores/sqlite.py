@@ -33,9 +33,10 @@ __all__ = ["SQLiteStore"]
 class SQLiteStore:
     """Keeps records in the SQLite file at `path`, which is made where there is none.
 
-    An `UploadStore`, and `ListsUploads`, `HasIdentity` and `ProvesDeath`: beside the file is a folder with a
-    lock file for each process. Any number of processes of one machine may share the file; several machines
-    may not, and a network file system will not do.
+    An `UploadStore`, and `ListsUploads`, `HasIdentity`, `ProvesDeath` and `ElectsSweeper`: beside the file
+    are a folder with a lock file for each process, and a lock file for the one that sweeps. Any number of
+    processes of one machine may share the file; several machines may not, and a network file system will not
+    do.
 
     `durability` says what an answered `create` or `commit` survives: `full` a loss of power; `checkpoint` and
     `none` only the end of the process, whatever ends it, and after a loss of power the file is sound with
@@ -117,6 +118,7 @@ class SQLiteStore:
         self._lock = threading.Lock()
         if self._opened is not None:
             self._opened.holders.drop()
+            self._opened.sweepers.leave()
             _inherited.append(self._opened)
         self._entered, self._opened, self._previous = 0, None, None
 
@@ -288,6 +290,11 @@ class SQLiteStore:
         """From now on, until this process ends or the store is left, others can tell that `holder` lives."""
         opened = self._use()
         await opened.writer.call(lambda connection, _: opened.holders.enlist(connection, holder))
+
+    async def elected(self, name: str) -> bool:
+        """Whether this process is the one that sweeps the uploads of `name`; it stays so until it leaves."""
+        opened = self._use()
+        return await opened.reader.call(lambda _, __: opened.sweepers.elected(name))
 
     def _record(self, row: steps.Row) -> UploadRecord:
         try:
