@@ -219,20 +219,23 @@ def test_one_of_them_sweeps(tmp_path: Path) -> None:
         assert by == sorted(by, key=sweepers().index), "one after the other, never two by turns"
 
 
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [("--extensions", "creation,expiration"), ("--durability", "none"), ("--expire", "off")],
-)
-def test_others_on_the_folder_keep_the_same_promises(option: str, value: str, tmp_path: Path) -> None:
-    other = [option, value] if option != "--expire" else ["--expire-initial", "off", "--expire-idle", "off"]
+OTHER_PROMISES = {
+    "--extensions": ["--extensions", "creation,expiration"],
+    "--durability": ["--durability", "none"],
+    "--expire-idle": ["--expire-initial", "off", "--expire-idle", "off"],
+}
+
+
+def test_others_on_the_folder_keep_the_same_promises(tmp_path: Path) -> None:
     with tusserve(tmp_path, "--workers", "2") as server:
-        told = rf"\Aended with 2\ntusserve: another server [^\n]*{option}[^\n]*\n\Z"
-        with pytest.raises(NotStarted, match=told):
-            tusserve(tmp_path, *other).__enter__()
+        for option, others in OTHER_PROMISES.items():
+            told = rf"\Aended with 2\ntusserve: another server [^\n]*{option}[^\n]*\n\Z"
+            with pytest.raises(NotStarted, match=told):
+                tusserve(tmp_path, *others).__enter__()
         with tusserve(tmp_path, "--max-size", "1GiB", "--path", "/other/", "--expire-idle", "1h") as second:
             assert answers(second)
         server.stop()
-    with tusserve(tmp_path, *other) as server:
+    with tusserve(tmp_path, *OTHER_PROMISES["--durability"]) as server:
         assert answers(server)
 
 
