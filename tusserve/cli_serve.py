@@ -44,7 +44,7 @@ GONE_AFTER: Final = 9.5
 safe by then or can be had again, so nothing is worth more waiting."""
 GONE_SOON_AFTER: Final = 2.0
 """The same from the second signal."""
-LAST_REQUESTS: Final = 0.1
+LAST_REQUESTS: Final = 0.05
 """Seconds in which a worker that is to go still answers as ever what comes over connections that it has: a
 request may be on its way. New connections are the others' by then."""
 KEEP_ALIVE: Final = 75
