@@ -195,8 +195,8 @@ class Workers:
                 if self._places[place] is not worker:
                     continue  # it was to end
                 logger.warning("worker %d %s, another takes its place", worker.pid, _ending(code))
-                if time.monotonic() - worker.began >= STEADY_SECONDS:
-                    quick_deaths = 0
+                if code == 0 or time.monotonic() - worker.began >= STEADY_SECONDS:
+                    quick_deaths = 0  # somebody told it to go, or it served for a while
                 self._places[place] = await self._replacement(quick_deaths)
                 quick_deaths += 1
 
