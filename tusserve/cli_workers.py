@@ -206,12 +206,15 @@ class Workers:
             if failures:
                 await asyncio.sleep(min(2.0 ** (failures - 1), LONGEST_PAUSE))
             try:
-                return await self._start()
+                worker = await self._start()
             except CannotStart as error:
                 if not any(worker.is_serving for worker in self._living):
                     raise
                 logger.error("a worker cannot start, and is tried again; the others go on: %s", error)
                 failures += 1
+            else:
+                logger.info("worker %d serves", worker.pid)
+                return worker
 
     async def _roll_when_wanted(self) -> None:
         while True:
