@@ -47,6 +47,8 @@ GONE_SOON_AFTER: Final = 2.0
 LAST_REQUESTS: Final = 0.05
 """Seconds in which a worker that is to go still answers as ever what comes over connections that it has: a
 request may be on its way. New connections are the others' by then."""
+FIRST_REQUESTS: Final = 0.5
+"""The same, at most, where a connection has had no request at all: who connects is about to ask."""
 KEEP_ALIVE: Final = 75
 """Seconds that a connection may rest between two requests: clients pause between the pieces of a file."""
 PAD: Final = 32 * 1024 * 1024
@@ -194,9 +196,16 @@ class DrainingServer(uvicorn.Server):
         """To the others: new ones at once, those that rest soon, busy ones after their answer."""
         for server in getattr(self, "servers", ()):  # none if it is to stop before it started
             server.close()
+        give_up = self._loop.time() + FIRST_REQUESTS
         await asyncio.sleep(LAST_REQUESTS)
+        while self._has_new_connections() and self._loop.time() < give_up:  # noqa: ASYNC110 - it sets no event
+            await asyncio.sleep(0.01)
         for connection in list(self.server_state.connections):
             connection.shutdown()
+
+    def _has_new_connections(self) -> bool:
+        # A cycle is uvicorn's word for a request and its answer; None before the first.
+        return any(getattr(each, "cycle", each) is None for each in self.server_state.connections)
 
     def _exit_now(self) -> None:
         self.should_exit = self.force_exit = True

@@ -17,7 +17,7 @@ from pathlib import Path
 from tests.blackbox.target import Target
 from tests.raw_http import Connection, ConnectionEnded
 from tests.server.rolling import digest_of, load
-from tests.server.workers import freeze, is_there, thaw, worker_with, workers_of
+from tests.server.workers import freeze, is_there, thaw, worker_with, workers_of, workers_with
 from tests.serving_process import ServingProcess, tusserve
 
 MIB = 1024 * 1024
@@ -70,6 +70,17 @@ def test_a_worker_that_goes_hands_over_what_it_has(tmp_path: Path) -> None:
                 assert resting.is_closed()
         target.check_bytes(path, data)
         until(lambda: not is_there(leaving) and len(workers_of(server)) == 2)
+
+
+def test_a_worker_that_goes_answers_whom_it_has_let_in(tmp_path: Path) -> None:
+    """A POST that is refused, or cut off, is one that clients send again: a second upload."""
+    with tusserve(tmp_path, "--workers", "2") as server, Connection(server.address) as new:
+        until(lambda: len(workers_with(server, new)) == 1)
+        leaving = worker_with(server, new)
+        os.kill(leaving, signal.SIGTERM)
+        time.sleep(0.15)
+        assert new.ask("POST", server.path, [("Upload-Length", "5")]).status == 201
+        until(lambda: not is_there(leaving))
 
 
 def test_a_silent_client_of_one_worker_makes_way_for_one_of_another(tmp_path: Path) -> None:

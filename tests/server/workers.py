@@ -53,18 +53,25 @@ def _state(pid: int) -> str:
 
 def worker_with(server: ServingProcess, connection: Connection) -> int:
     """The worker that accepted a connection, which must have got an answer over it."""
+    (worker,) = workers_with(server, connection)
+    return worker
+
+
+def workers_with(server: ServingProcess, connection: Connection) -> list[int]:
+    """The same; none as long as no worker has accepted it."""
     mine = connection.socket.getsockname()[1]
+    inodes = []
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         fields = line.split()
-        ports = [int(field.split(":")[1], 16) for field in fields[1:3]]
-        if ports == [server.port, mine]:
-            socket = f"socket:[{fields[9]}]"
-            break
-    else:
-        raise AssertionError("nobody has this connection")
-    for pid in workers_of(server):
+        if [int(field.split(":")[1], 16) for field in fields[1:3]] == [server.port, mine]:
+            inodes.append(f"socket:[{fields[9]}]")
+    return [pid for pid in workers_of(server) if not _open_files(pid).isdisjoint(inodes)]
+
+
+def _open_files(pid: int) -> set[str]:
+    found = set()
+    with suppress(FileNotFoundError):
         for descriptor in Path(f"/proc/{pid}/fd").iterdir():
             with suppress(FileNotFoundError):
-                if str(descriptor.readlink()) == socket:
-                    return pid
-    raise AssertionError("no worker has this connection")
+                found.add(str(descriptor.readlink()))
+    return found
