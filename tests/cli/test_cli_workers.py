@@ -137,9 +137,12 @@ def test_dead_workers_are_replaced_and_the_others_go_on_meanwhile(tmp_path: Path
     with patched(tmp_path / "up", FAILS.format(flag=str(flag)), "--workers", "2") as server:
         workers = workers_of(server)
         send(workers[0], signal.SIGKILL)
-        until(lambda: len(set(workers_of(server)) - set(workers)) == 1 and "SIGKILL" in server.log)
+        until(lambda: " serves" in server.log)
+        assert "was ended by SIGKILL" in server.log
+        assert workers[1] in workers_of(server)
         flag.touch()
         workers = workers_of(server)
+        assert len(workers) == 2
         server.signal(signal.SIGHUP)
         until(lambda: "the workers stay as they are" in server.log)
         assert workers_of(server) == workers
@@ -147,7 +150,7 @@ def test_dead_workers_are_replaced_and_the_others_go_on_meanwhile(tmp_path: Path
         until(lambda: "tried again; the others go on" in server.log)
         assert answers(server)
         flag.unlink()
-        until(lambda: len(workers_of(server)) == 2)
+        until(lambda: server.log.count(" serves") == 2)
         flag.touch()
         for worker in workers_of(server):
             send(worker, signal.SIGKILL)
