@@ -15,7 +15,7 @@ FLOORS = (
     ("protocol", "errors", "tasks"),
     ("contracts", "config", "mounting"),
     ("upload", "answering"),
-    ("body", "hooks", "storage", "stores", "media"),
+    ("body", "digesting", "hooks", "storage", "stores", "media"),
     ("lease",),
     ("finishing",),
     ("reception",),

@@ -7,18 +7,14 @@ Owns the frozen settings and the lists that hosts need for their own CORS; knows
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final, Literal, TypeAlias, get_args
+from typing import Final
 
 from tusserve.errors import ConfigError
 from tusserve.protocol.records import Expiry
+from tusserve.protocol.tus1 import EXTENSIONS, Extension
 
 MiB: Final = 1024 * 1024
 GiB: Final = 1024 * MiB
-
-Extension: TypeAlias = Literal["creation", "creation-with-upload", "termination", "expiration"]
-"""The protocol extensions that tusserve has."""
-
-EXTENSIONS: Final[tuple[Extension, ...]] = get_args(Extension)
 
 METHODS: Final = ("OPTIONS", "POST", "HEAD", "PATCH", "DELETE")
 """The methods that a browser on another origin must be allowed."""
@@ -106,8 +102,9 @@ class Settings:
             f"min_first_chunk must be from 0 to sniff_size ({self.sniff_size}), not {self.min_first_chunk}",
         )
         _check(self.max_bodies > 0, f"max_bodies must be at least 1, not {self.max_bodies}")
-        if "creation-with-upload" in self.extensions:
-            _check("creation" in self.extensions, "creation-with-upload needs creation")
+        for extension in self.extensions:
+            if extension.startswith("creation-"):
+                _check("creation" in self.extensions, f"{extension} needs creation")
         if "expiration" in self.extensions:
             _check(self.expiry is not None, "the extension expiration needs an expiry")
         if self.expiry is not None:

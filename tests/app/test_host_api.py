@@ -114,7 +114,7 @@ async def test_a_length_above_the_largest_is_rejected_with_413() -> None:
 
 
 async def test_what_the_plug_ins_cannot_do_is_unsupported() -> None:
-    async with stage() as s:
+    async with stage(extensions=["creation"]) as s:
         with pytest.raises(Unsupported):
             await s.tus.create(length=None)
         with pytest.raises(Unsupported):

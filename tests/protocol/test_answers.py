@@ -12,7 +12,8 @@ from tusserve.protocol.tus1 import ANSWERS, Operation
 STATUSES = {
     400: "invalid_header invalid_offset invalid_length invalid_metadata metadata_too_large "
     "invalid_content_length length_missing length_contradicted length_changed length_too_short "
-    "length_deferral_unsupported concatenation_unsupported body_not_allowed first_chunk_too_short",
+    "length_deferral_unsupported concatenation_unsupported body_not_allowed first_chunk_too_short "
+    "invalid_checksum checksum_unsupported",
     403: "upload_complete upload_final",
     404: "upload_not_found",
     405: "method_not_allowed",
@@ -23,6 +24,7 @@ STATUSES = {
     415: "unsupported_content_type",
     422: "key_taken",
     423: "upload_locked upload_interrupted upload_finishing",
+    460: "checksum_mismatch",
     503: "finishing_failed hook_failed storage_unavailable store_unavailable draining too_many_uploads "
     "internal_error",
     507: "storage_full",
