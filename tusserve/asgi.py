@@ -19,12 +19,13 @@ from tusserve.config import GiB, Settings, Timeouts, narrowed, utc_now
 from tusserve.contracts import (
     HasLocalPath,
     JoinsTransaction,
+    KnowsIds,
     ListsUploads,
     StorageBackend,
     UploadStore,
 )
 from tusserve.engine import Engine
-from tusserve.errors import ConfigError, Rejected, Unsupported, UploadBusy
+from tusserve.errors import ConfigError, IdTaken, Rejected, Unsupported, UploadBusy
 from tusserve.hooks import (
     Authorize,
     Hooks,
@@ -48,7 +49,7 @@ from tusserve.protocol.tus1 import VERSION, Extension
 from tusserve.reaper import Reaper, SweepReport
 from tusserve.serving import RenderError, Server, new_id
 from tusserve.tasks import AppTasks
-from tusserve.upload import Shelf, Upload, check_expiry, check_key
+from tusserve.upload import Shelf, Upload, check_attributes, check_expiry, check_key
 
 A = TypeVar("A", bound=Callable[..., Awaitable[None]])
 
@@ -218,6 +219,9 @@ class TusApp:
         """
         await self._lifetime.be_started()
         self._check_new(length, id, key)
+        storage = self._shelf.storage
+        if id is not None and isinstance(storage, KnowsIds) and await storage.has_bytes(id):
+            raise IdTaken(f"the bytes of an upload {id} are there already")
         if expires_in is not None:
             check_expiry(expires_in)
             self._server.check_expires()
@@ -233,6 +237,7 @@ class TusApp:
             expiry=self._settings.expiring,
         )
         record = replace(record, key=key, content_type=content_type, attributes=dict(attributes or {}))
+        check_attributes(record.attributes)
         if expires_in is not None:
             record = life.expire_in(record, expires_in)
         store = self._shelf.store

@@ -62,6 +62,8 @@ class Timeouts:
     finish_wait: timedelta = timedelta(seconds=20)
 
 
+LONGEST_PERIOD: Final = timedelta(days=36500)
+"""What lasts longer has no date that can be told."""
 DEFAULT_EXPIRY: Final = Expiry()
 DEFAULT_TIMEOUTS: Final = Timeouts()
 
@@ -115,15 +117,20 @@ class Settings:
             _check(self.sweep_every > timedelta(), "sweep_every must be longer than nothing, or None")
         if self.base_url is not None:
             _check(
-                self.base_url.startswith(("http://", "https://")),
-                f"base_url must start with http:// or https://, not {self.base_url!r}",
+                self.base_url.startswith(("http://", "https://")) and _is_visible_ascii(self.base_url),
+                f"base_url is a URL in ASCII that starts with http:// or https://, not {self.base_url!r}",
             )
+
+
+def _is_visible_ascii(text: str) -> bool:
+    return all("!" <= letter <= "~" for letter in text)
 
 
 def _check_expiry(expiry: Expiry) -> None:
     for word, period in (("initial", expiry.initial), ("idle", expiry.idle), ("finished", expiry.finished)):
         _check(period is None or period > timedelta(), f"expiry.{word} must be longer than nothing")
-    _check(expiry.tombstone >= timedelta(), "expiry.tombstone must not be negative")
+        _check(period is None or period <= LONGEST_PERIOD, f"expiry.{word} is longer than a century")
+    _check(timedelta() <= expiry.tombstone <= LONGEST_PERIOD, "expiry.tombstone is negative, or too long")
 
 
 def _check_timeouts(timeouts: Timeouts) -> None:

@@ -159,11 +159,12 @@ class Engine:
                 return told if told != TERMINATED else await self._stopped_for_end(command.id)
             except StoreUnavailable as error:
                 return _store_failed(command.id, error)
-            finally:
-                self._bodies -= 1
 
-        self._bodies += 1  # at once, not when the task begins: others may ask for admission before that
-        return await self._tasks.answer(work, left=left)
+        def over() -> None:
+            self._bodies -= 1
+
+        self._bodies += 1  # at once, not when the task begins, and it may end before that: `over` is told
+        return await self._tasks.answer(work, left=left, over=over)
 
     async def _append(
         self,

@@ -155,6 +155,7 @@ class Reception:
             )
             self._ending = Ending(Reason.REJECTED, RefusedByHost(refusal=refusal), refusal)
             return RefusedByHost(refusal=refusal)
+        head = head[: self._settings.sniff_size]
         verdict = await self._hooks.on_first_chunk(Upload(self._record, self._shelf), head)
         if isinstance(verdict, ForNow):
             return verdict.refused
