@@ -655,3 +655,21 @@ async def test_a_disk_that_is_away_loses_no_upload_and_takes_no_byte(tmp_path: P
         await begun.append(b"more")
         await fresh.append(BODY)
         assert await begun.content() == BODY + b"more"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("everything", [False, True])
+@pytest.mark.parametrize("durability", ["full", "none"])
+async def test_a_file_that_is_removed_under_its_writer_is_lost(
+    tmp_path: Path, durability: Durability, everything: bool
+) -> None:
+    async with opened(partial(FileStorage, durability=durability), tmp_path) as bench:
+        upload = bench.upload()
+        async with upload.writer(upload.take()) as writer:
+            await writer.write(made_up(3_000_000, 1))
+            await writer.write(made_up(3_000_000, 2))
+            for path in files_in(tmp_path):
+                path.unlink()
+            await writer.write(made_up(100_000, 3))
+            with pytest.raises(CursorLost):
+                await writer.flush(everything)

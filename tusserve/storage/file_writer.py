@@ -189,6 +189,8 @@ class SegmentFile:
             self._means.area.check_room(len(data))
             self._unchecked = 0
         self._means.area.disk.write(self._fd, data, self.end - self._opening.segment.start)
+        if not self._means.area.disk.has_name(self._fd):
+            raise self._means.area.lost()  # somebody removed it: nobody would find these bytes
         self.end += len(data)
         self._unchecked += len(data)
 
