@@ -110,7 +110,7 @@ def test_sweep_makes_no_records(capsys: pytest.CaptureFixture[str], tmp_path: Pa
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--version"]) == 0
     assert capsys.readouterr().out.startswith("tusserve ")
-    for arguments in ([], ["--help"], ["serve", "--help"], ["sweep", "--help"]):
+    for arguments in ([], ["--help"], *([name, "--help"] for name in ("serve", "sweep", "ls", "show", "rm"))):
         assert run(arguments) == 0
         said = capsys.readouterr()
         assert "Usage: tusserve" in said.out
