@@ -7,7 +7,7 @@ through it. One line each, at INFO: never metadata, attributes, headers or a bod
 import logging
 from datetime import datetime
 
-from tusserve.protocol.http import Problem
+from tusserve.protocol.fields import is_id
 from tusserve.protocol.records import UploadRecord
 
 logger = logging.getLogger("tusserve")
@@ -27,15 +27,11 @@ def log_end(record: UploadRecord, now: datetime) -> None:
     logger.info("upload %s ends: %s", record.id, record.reason, extra={**fields, "reason": record.reason})
 
 
-def log_refused(method: str, problem: Problem) -> None:
-    """A request got an error for an answer."""
-    logger.info(
-        "%s was answered with %d %s",
-        method,
-        problem.status,
-        problem.code,
-        extra={"id": problem.upload_id, "code": problem.code, "status": problem.status},
-    )
+def log_refused(method: str, status: int, code: str, id: str | None) -> None:
+    """A request got an error for an answer; `id` is whatever its path named."""
+    named = id if id is not None and is_id(id) else None
+    extra = {"id": named, "code": code, "status": status}
+    logger.info("%s was answered with %d %s", method, status, code, extra=extra)
 
 
 def _fields(record: UploadRecord, until: datetime | None) -> dict[str, object]:

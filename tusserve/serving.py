@@ -103,8 +103,8 @@ class Server:
         location = locate(scope, self._path)
         try:
             reply, close = await self._answer(scope, head, incoming, location, who, start)
-            if reply.problem is not None:
-                log_refused(head.method, reply.problem)
+            if reply.code is not None:
+                log_refused(head.method, reply.status, reply.code, None if location is None else location.id)
         except StoreUnavailable as error:
             reply, close = self._failed(Code.STORE_UNAVAILABLE, error, operation, location)
         except Exception as error:  # noqa: BLE001 - the rim: a client gets an answer, whatever it is

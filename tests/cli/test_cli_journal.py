@@ -38,6 +38,7 @@ def exchange(address: tuple[str, int]) -> tuple[str, str]:
         assert connection.ask("DELETE", f"/files/{ids[1]}").status == 204
         assert connection.ask("POST", "/files/", [("Upload-Length", "x"), *OCTETS]).status == 400
         assert connection.ask("GET", f"/files/{ids[0]}", secrets).status in {404, 405}
+        assert connection.inspect(f"/files/{ids[1]}").status == 410
     return ids[0], ids[1]
 
 
@@ -51,7 +52,8 @@ def test_json_lines_of_a_server(tmp_path: Path) -> None:
     assert (done["level"], done["name"], done["bytes"]) == ("info", "default", 2 * len(SECRET))
     assert 0 < done["seconds"] < 60
     assert "code" not in done
-    (ended,) = about(lines, terminated)
+    ended, gone = about(lines, terminated)
+    assert (gone["code"], gone["status"]) == ("upload_terminated", 410), "HEAD has no body that says it"
     assert (ended["reason"], ended["bytes"], ended["name"]) == ("CLIENT", len(SECRET), "default")
     refused = [(line.get("id"), line["code"], line["status"]) for line in lines if "status" in line]
     assert (complete, "offset_mismatch", 409) in refused
