@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "tusserve"
 FLOORS = (
     ("protocol", "errors", "tasks"),
-    ("contracts", "config", "mounting"),
+    ("contracts", "config", "mounting", "journal"),
     ("upload", "answering"),
     ("body", "digesting", "hooks", "storage", "stores", "media"),
     ("lease",),

@@ -1,7 +1,7 @@
-"""The command line: `tusserve serve DIR` and `tusserve sweep DIR`.
+"""The command line: `tusserve serve DIR`, `sweep`, and what `cli_uploads` adds.
 
-Owns the commands, their options and how a failure is told: one sentence, exit code 2, no traceback. Knows the
-app by its public names. `__main__` calls `run`, once the extra `server` is known to be there.
+Owns these two commands, their options and how a failure is told: one sentence, exit code 2, no traceback.
+Knows the app by its public names. `__main__` calls `run`, once the extra `server` is known to be there.
 """
 
 import sys
@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from tusserve.cli_arguments import Folder, State
 from tusserve.cli_options import (
     PRIVATE,
     AppOptions,
@@ -32,6 +33,7 @@ from tusserve.cli_options import (
     read,
     read_expiry,
 )
+from tusserve.cli_uploads import ls, rm, show
 
 _UsageError: Final[type[Exception]] = cast("type[Exception]", typer.BadParameter.__bases__[0])
 """What the parser raises for a wrong flag. Typer gives it no public name, and its home has moved."""
@@ -40,23 +42,10 @@ _PROXY_FLAG: Final = "--behind-proxy"
 
 cli: Final = typer.Typer(
     name="tusserve",
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich" if sys.stdout.isatty() else None,  # frames are for people, not for pipes
 )
 
-Folder: TypeAlias = Annotated[
-    str, typer.Argument(metavar="DIR", envvar="TUSSERVE_DIR", help="The folder where uploads land.")
-]
-State: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        "--state",
-        envvar="TUSSERVE_STATE",
-        metavar="URL",
-        help="Where the records are kept: sqlite:///PATH. Without it: tusserve.db in DIR.",
-    ),
-]
 DurabilityOption: TypeAlias = Annotated[
     str,
     typer.Option(
@@ -212,6 +201,10 @@ def sweep(
     from tusserve.cli_sweep import sweep_folder
 
     raise typer.Exit(sweep_folder(app_options, dry_run=dry_run))
+
+
+for command in (ls, show, rm):
+    cli.command()(command)
 
 
 def _app_options(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, Literal, TypeAlias, TypeVar
 
 from tusserve.config import LONGEST_PERIOD
-from tusserve.protocol.records import Expiry
+from tusserve.protocol.records import Expiry, UploadState
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 Durability: TypeAlias = Literal["full", "checkpoint", "none"]
@@ -48,12 +48,13 @@ class CommandError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppOptions:
-    """What `serve` and `sweep` both need to open a folder of uploads."""
+    """What is needed to open a folder of uploads, and the name of the app that they are of."""
 
     folder: Path
     state: Path
     durability: Durability
     expiry: Expiry | None
+    name: str = "default"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +129,22 @@ def parse_state(text: str) -> Path:
             f"{text!r} is no place for the records; write sqlite:///uploads.db or sqlite:////srv/uploads.db"
         )
     return Path(text.removeprefix(_SQLITE))
+
+
+def parse_states(text: str) -> frozenset[UploadState]:
+    """States of uploads, `receiving,finishing`, in any case."""
+    try:
+        return frozenset(UploadState(word.strip().upper()) for word in text.split(","))
+    except ValueError:
+        known = ", ".join(state.value.lower() for state in UploadState)
+        raise ValueError(f"{text!r} names no states; write some of {known}, with commas between") from None
+
+
+def parse_count(text: str) -> int:
+    """A number of things: at least one."""
+    if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) == 0:
+        raise ValueError(f"{text!r} is not a number of uploads; write one from 1 on")
+    return int(text)
 
 
 def parse_extensions(text: str) -> tuple[str, ...]:

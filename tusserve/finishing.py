@@ -19,6 +19,7 @@ from tusserve.errors import (
     TusError,
 )
 from tusserve.hooks import ForGood, ForNow, Hooks
+from tusserve.journal import log_complete, log_end
 from tusserve.lease import Tenure
 from tusserve.protocol import life
 from tusserve.protocol.outcomes import Code, Refused, RefusedByHost, Terminated
@@ -135,6 +136,7 @@ class Finisher:
         if not await tenure.commit(complete):
             return Refused(code=Code.UPLOAD_INTERRUPTED)
         self._hooks.observe(Completed(Upload(tenure.record, self._shelf)))
+        log_complete(tenure.record)
         try:
             # Once more, now that the commit is proven: what the sealed state names as trash goes.
             await self._shelf.storage.seal(
@@ -152,6 +154,7 @@ class Finisher:
         if not await tenure.commit(ending):
             return False
         self._hooks.observe(TerminatedEvent(Upload(tenure.record, self._shelf), reason))
+        log_end(tenure.record, self._settings.clock())
         return True
 
     async def carry_out_end(self, tenure: Tenure) -> None:

@@ -17,6 +17,7 @@ from tusserve.digesting import RunningDigest
 from tusserve.errors import StorageFull, StorageUnavailable, TusError
 from tusserve.finishing import Ending, ended_by_storage, identified
 from tusserve.hooks import ForGood, ForNow, Hooks
+from tusserve.journal import log_complete
 from tusserve.lease import Tenure
 from tusserve.protocol import decide, life
 from tusserve.protocol.commands import Append
@@ -232,6 +233,7 @@ class Reception:
             self._hooks.observe(Progressed(Upload(self._record, self._shelf)))
         if self._record.state is UploadState.COMPLETE:
             self._hooks.observe(Completed(Upload(self._record, self._shelf)))
+            log_complete(self._record)
         return True
 
     async def _settle(self, end: BodyEnd, kept: Durable | None, stop: Stop | None) -> Outcome:

@@ -20,6 +20,7 @@ from tusserve.engine import Engine, Found
 from tusserve.errors import IdTaken, StoreUnavailable, Unsupported
 from tusserve.finishing import identified
 from tusserve.hooks import Hooks, Who, answer_of
+from tusserve.journal import log_refused
 from tusserve.mounting import Location, Receive, Scope, Send, locate, mounted_elsewhere, quoted_root
 from tusserve.protocol import decide, life
 from tusserve.protocol.commands import Append, Create, Inspect, Terminate
@@ -102,6 +103,8 @@ class Server:
         location = locate(scope, self._path)
         try:
             reply, close = await self._answer(scope, head, incoming, location, who, start)
+            if reply.code is not None:
+                log_refused(head.method, reply.status, reply.code, None if location is None else location.id)
         except StoreUnavailable as error:
             reply, close = self._failed(Code.STORE_UNAVAILABLE, error, operation, location)
         except Exception as error:  # noqa: BLE001 - the rim: a client gets an answer, whatever it is

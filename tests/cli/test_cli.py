@@ -22,12 +22,13 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """The sentence with which the command refuses."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
+    root, ours = logging.getLogger(), logging.getLogger("tusserve")
+    handlers, level, our_level = list(root.handlers), root.level, ours.level
     try:
         assert run(arguments) == 2
     finally:  # a process that goes on must not keep the logging of one that would have ended
         root.handlers[:], root.level = handlers, level
+        ours.setLevel(our_level)
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.startswith("tusserve: ")
@@ -110,7 +111,7 @@ def test_sweep_makes_no_records(capsys: pytest.CaptureFixture[str], tmp_path: Pa
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--version"]) == 0
     assert capsys.readouterr().out.startswith("tusserve ")
-    for arguments in ([], ["--help"], ["serve", "--help"], ["sweep", "--help"]):
+    for arguments in ([], ["--help"], *([name, "--help"] for name in ("serve", "sweep", "ls", "show", "rm"))):
         assert run(arguments) == 0
         said = capsys.readouterr()
         assert "Usage: tusserve" in said.out

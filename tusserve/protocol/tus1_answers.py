@@ -223,7 +223,7 @@ def _problem(
     if status in _RETRY_AFTER:
         told.setdefault("retry-after", _RETRY_AFTER[status])
     if inspects:
-        return _reply(status, told | {"content-length": "0"})
+        return Reply(status=status, headers=tuple((told | {"content-length": "0"}).items()), code=code)
     problem = Problem(
         status=status,
         code=code,
@@ -234,7 +234,7 @@ def _problem(
     )
     body = problem_json(problem)
     framed = told | {"content-type": PROBLEM_TYPE, "content-length": str(len(body))}
-    return Reply(status=status, headers=tuple(framed.items()), body=body, problem=problem)
+    return Reply(status=status, headers=tuple(framed.items()), body=body, problem=problem, code=code)
 
 
 def _reply(status: int, headers: Mapping[str, str], body: bytes = b"") -> Reply:

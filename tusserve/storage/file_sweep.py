@@ -98,6 +98,16 @@ def _remove(
     return strays
 
 
+def kept_identity(root: Path) -> str | None:
+    """Whose bytes are in this folder, by the note in it; None: there is no note, so no server kept any here.
+    Makes nothing. Raises `OSError`."""
+    try:
+        with (root / _IDENTITY).open("rb") as note:
+            return note.read(_MAX_IDENTITY).decode(errors="replace")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
 def claim(area: WorkArea, identity: str) -> bool:
     """Note whose bytes these are, if nobody did. Says whether they are this store's."""
     disk, path = area.disk, area.root / _IDENTITY
