@@ -14,8 +14,8 @@ PACKAGE = ROOT / "tusserve"
 FLOORS = (
     ("protocol", "errors", "tasks"),
     ("contracts", "config", "mounting"),
-    ("upload", "answering"),
-    ("body", "hooks", "storage", "stores", "media"),
+    ("upload", "answering", "cors"),
+    ("body", "hooks", "downloading", "storage", "stores", "media"),
     ("lease",),
     ("finishing",),
     ("reception",),
