@@ -40,7 +40,8 @@ class Cors:
     _origins: frozenset[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        given = (self.origins,) if isinstance(self.origins, str) else tuple(self.origins)
+        several = isinstance(self.origins, Collection) and not isinstance(self.origins, str | bytes)
+        given = tuple(self.origins) if several else (self.origins,)
         if not given:
             raise ConfigError("cors= names no origin; leave it out where no other origin is allowed")
         for origin in given:

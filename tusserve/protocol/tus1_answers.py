@@ -60,6 +60,8 @@ ANSWERS: Final[Mapping[Code, tuple[int, str]]] = MappingProxyType(
         Code.UPLOAD_LOST: (410, "The server has lost bytes of the upload: start it again."),
         Code.UPLOAD_COMPLETE: (403, "The upload is complete and takes no more bytes."),
         Code.UPLOAD_FINAL: (403, "The upload is made of other uploads and takes no bytes of its own."),
+        Code.UPLOAD_NOT_COMPLETE: (404, "The upload is not complete: there is nothing to download yet."),
+        Code.RANGE_NOT_SATISFIABLE: (416, "The upload has no bytes in that range."),
         Code.UPLOAD_TOO_LARGE: (413, "The upload has more bytes than are accepted here."),
         Code.BODY_TOO_LONG: (413, "The body has more bytes than the upload has left."),
         Code.OFFSET_MISMATCH: (409, "The upload is at another offset: go on from Upload-Offset."),
@@ -168,6 +170,8 @@ def refused(
         headers["upload-offset"] = str(outcome.offset)
     if outcome.retry_after is not None:
         headers["retry-after"] = str(outcome.retry_after)
+    if record is not None and outcome.code is Code.RANGE_NOT_SATISFIABLE:
+        headers["content-range"] = f"bytes */{record.offset}"
     if record is not None and status in _OF_A_KNOWN_UPLOAD:
         headers |= _expiry(record)
     return _problem(status, code, message, headers, inspects=inspects, id=id)
