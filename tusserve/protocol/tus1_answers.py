@@ -93,7 +93,7 @@ refusal of a hook that of code and sentence; to HEAD a 5xx becomes 423."""
 _RETRY_AFTER: Final = {423: "1", 503: "5"}
 """Seconds, where an outcome does not say: what holds an upload is brief, what ails a server less so."""
 
-_OF_A_KNOWN_UPLOAD: Final = frozenset({409, 413, 423})
+_OF_A_KNOWN_UPLOAD: Final = frozenset({409, 413, 416, 423})
 """Refusals that only somebody gets to see who may know of the upload: the others must look the same, whether
 there is one or not."""
 
@@ -170,10 +170,10 @@ def refused(
         headers["upload-offset"] = str(outcome.offset)
     if outcome.retry_after is not None:
         headers["retry-after"] = str(outcome.retry_after)
-    if record is not None and outcome.code is Code.RANGE_NOT_SATISFIABLE:
-        headers["content-range"] = f"bytes */{record.offset}"
     if record is not None and status in _OF_A_KNOWN_UPLOAD:
         headers |= _expiry(record)
+        if outcome.code is Code.RANGE_NOT_SATISFIABLE:
+            headers["content-range"] = f"bytes */{record.offset}"  # RFC 9110, 15.5.17
     return _problem(status, code, message, headers, inspects=inspects, id=id)
 
 
