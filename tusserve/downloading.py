@@ -11,7 +11,7 @@ import os
 import re
 import stat
 import unicodedata
-from collections.abc import AsyncGenerator, Mapping, MutableMapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, MutableMapping
 from contextlib import asynccontextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -25,7 +25,7 @@ from tusserve.mounting import Receive, Scope, Send
 from tusserve.protocol.fields import imf_fixdate, media_type
 from tusserve.protocol.http import Head
 from tusserve.protocol.outcomes import Code, Refused
-from tusserve.protocol.ranges import Span, is_known, wanted
+from tusserve.protocol.ranges import NOWHERE, Span, is_known, wanted
 from tusserve.protocol.records import to_micros
 from tusserve.protocol.tus1 import VERSION
 from tusserve.upload import Upload
@@ -83,18 +83,18 @@ class Download:
         """Send it all, or as much as the client waits for. Or nothing, and why. Raises `CutShort`."""
         upload = self._upload
         headers = headers_of(upload)
-        spans = wanted(self._head, upload.offset, headers["etag"], headers["last-modified"])
+        span = wanted(self._head, upload.offset, headers["etag"], headers["last-modified"])
         path = upload.local_path()
         try:
             async with self._while_there(receive, send) as listening:
                 if is_known(self._head, headers["etag"]):
                     await self._say_known(headers, listening)
-                elif spans is not None and not spans:
+                elif span == NOWHERE:
                     return NOT_SATISFIABLE
                 elif path is not None:
-                    await self._from_file(path, spans, headers, scope, receive, listening)
+                    await self._from_file(path, span, headers, scope, receive, listening)
                 else:
-                    await self._from_storage(spans, headers, listening)
+                    await self._from_storage(span, headers, listening)
         except _Gone:
             return None
         except Exception as error:
@@ -154,13 +154,13 @@ class Download:
     async def _from_file(
         self,
         path: Path,
-        spans: Sequence[Span] | None,
+        span: Span | None,
         headers: Mapping[str, str],
         scope: Scope,
         receive: Receive,
         send: Send,
     ) -> None:
-        """Through Starlette, which can several pieces at once and lets servers that can send the file."""
+        """Through Starlette, which lets a server that can send the file by itself."""
         try:
             found = await anyio.to_thread.run_sync(os.stat, path)
         except (FileNotFoundError, NotADirectoryError):
@@ -170,7 +170,7 @@ class Download:
         if not stat.S_ISREG(found.st_mode) or found.st_size != self._upload.offset:
             raise CursorLost("its file is another")
         # What the request wants was decided above, the same for every storage: Starlette only sends it.
-        ranges = [] if spans is None else [(b"range", _range_header(spans))]
+        ranges = [] if span is None else [(b"range", b"bytes=%d-%d" % (span.start, span.stop - 1))]
         asked = {
             **scope,
             "method": "HEAD" if self._head.method == "HEAD" else "GET",
@@ -179,12 +179,9 @@ class Download:
         }
         await _File(path, headers=headers, stat_result=found)(asked, receive, send)
 
-    async def _from_storage(
-        self, spans: Sequence[Span] | None, headers: Mapping[str, str], send: Send
-    ) -> None:
-        """Piece by piece. Whoever wants several ranges gets the whole, which HTTP allows (RFC 9110, 14.2)."""
+    async def _from_storage(self, span: Span | None, headers: Mapping[str, str], send: Send) -> None:
+        """Piece by piece, as the storage gives them."""
         length = self._upload.offset
-        span = spans[0] if spans is not None and len(spans) == 1 else None
         start, stop = span or (0, length)
         told = {**headers, "content-length": str(stop - start)}
         if span is not None:
@@ -241,10 +238,6 @@ def safe_name(filename: str) -> str:
     if len(name) <= LONGEST_NAME or len(suffix) > _LONGEST_SUFFIX:
         return name[:LONGEST_NAME]
     return name[: LONGEST_NAME - len(suffix)] + suffix
-
-
-def _range_header(spans: Sequence[Span]) -> bytes:
-    return b"bytes=" + b",".join(b"%d-%d" % (start, stop - 1) for start, stop in spans)
 
 
 def _raw(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:

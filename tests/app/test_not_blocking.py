@@ -75,7 +75,7 @@ async def test_no_request_blocks_the_loop(tmp_path: Path) -> None:
         assert upload is not None
         async with upload.open() as chunks:
             assert b"".join([chunk async for chunk in chunks]) == DATA
-        for wanted, status in ((None, 200), ("bytes=5-600000", 206), ("bytes=1-2,5-6", 206)):
+        for wanted, status in ((None, 200), ("bytes=5-600000", 206)):
             answer = await client.request("GET", url, headers={"Range": wanted})
             assert (answer.status, len(answer.body) > 0) == (status, True)
         await tus.sweep()

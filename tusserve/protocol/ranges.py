@@ -4,14 +4,10 @@ Owns the grammar and what follows from it; knows no upload, only its length and 
 app asks it for a GET.
 """
 
-from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from tusserve.protocol.fields import parse_number
 from tusserve.protocol.http import Head
-
-MOST_RANGES: Final = 16
-"""A header that wants more pieces is ignored: nobody reads a file like that (RFC 9110, 14.2 and 17.15)."""
 
 
 class Span(NamedTuple):
@@ -21,47 +17,42 @@ class Span(NamedTuple):
     stop: int
 
 
-def parse_ranges(text: str, length: int) -> Sequence[Span] | None:
-    """The pieces that a Range header wants of `length` bytes, those left out that lie beyond the end.
+NOWHERE: Final = Span(0, 0)
+"""A range of which no byte is there: 416."""
 
-    None: the header is to be ignored, for its unit is another, it is malformed or wants too much. Empty: no
-    byte of what it wants is there, which is 416. Of nothing every range is ignored: clients that ask for a
-    first piece of everything have no use for an error.
+
+def parse_range(text: str, length: int) -> Span | None:
+    """The piece that a Range header wants of `length` bytes: at least one of them, or `NOWHERE`.
+
+    None: the header is to be ignored, because its unit is another, it is malformed, or it wants several
+    pieces: a server may then send the whole (RFC 9110, 14.2), and hardly any client can take them apart. Of
+    nothing every range is ignored: a client that asks for the first piece of everything has no use for an
+    error.
     """
-    unit, equals, listed = text.partition("=")
-    pieces = [piece for each in listed.split(",") if (piece := each.strip(" \t"))]
-    if not equals or unit.strip(" \t").lower() != "bytes" or not 0 < len(pieces) <= MOST_RANGES or not length:
-        return None
-    spans: list[Span] = []
-    for piece in pieces:
-        span = _span(piece, length)
-        if span is None:
-            return None
-        if span.start < span.stop:
-            spans.append(span)
-    return spans
-
-
-def _span(piece: str, length: int) -> Span | None:
-    first, dash, last = piece.partition("-")
-    if not dash:
+    unit, equals, piece = text.partition("=")
+    first, dash, last = piece.strip(" \t").partition("-")
+    if not (equals and dash and length) or unit.strip(" \t").lower() != "bytes":
         return None
     end = parse_number(last)
     if not first:  # the last so many bytes
-        return None if end is None else Span(max(length - end, 0), length)
+        return None if end is None else _of_any(Span(max(length - end, 0), length))
     start = parse_number(first)
     if start is None or (last and (end is None or end < start)):
         return None
-    return Span(start, length if end is None else min(end + 1, length))
+    return _of_any(Span(start, length if end is None else min(end + 1, length)))
 
 
-def wanted(head: Head, length: int, etag: str, date: str) -> Sequence[Span] | None:
-    """The pieces to answer with, as in `parse_ranges`; If-Range with another ETag or date wants the whole."""
+def _of_any(span: Span) -> Span:
+    return span if span.start < span.stop else NOWHERE
+
+
+def wanted(head: Head, length: int, etag: str, date: str) -> Span | None:
+    """The piece to answer with, as in `parse_range`; If-Range with another ETag or date wants the whole."""
     told = head.one("range")
     condition = head.one("if-range")
     if told is None or (condition is not None and condition not in (etag, date)):
         return None
-    return parse_ranges(told, length)
+    return parse_range(told, length)
 
 
 def is_known(head: Head, etag: str) -> bool:
