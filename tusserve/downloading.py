@@ -127,9 +127,8 @@ class Download:
             gone = True
 
         async def listening(message: MutableMapping[str, Any]) -> None:
-            await asyncio.sleep(
-                0
-            )  # neither storage nor server need wait for anything, and others have to run
+            # Neither storage nor server need ever wait, and others, the look-out among them, have to run.
+            await asyncio.sleep(0)
             # The start goes out in any case: frameworks complain of a request that nobody answered.
             if gone and self._started:
                 raise _Gone
