@@ -15,7 +15,7 @@ FLOORS = (
     ("protocol", "errors", "tasks"),
     ("contracts", "config", "mounting"),
     ("upload", "answering", "cors"),
-    ("body", "hooks", "downloading", "storage", "stores", "media"),
+    ("body", "digesting", "downloading", "hooks", "storage", "stores", "media"),
     ("lease",),
     ("finishing",),
     ("reception",),

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from tusserve.config import ALLOW_HEADERS as ALLOW_HEADERS
     from tusserve.config import EXPOSE_HEADERS as EXPOSE_HEADERS
     from tusserve.config import METHODS as METHODS
-    from tusserve.config import Extension as Extension
     from tusserve.config import GiB as GiB
     from tusserve.config import MiB as MiB
     from tusserve.config import Timeouts as Timeouts
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
     from tusserve.protocol.records import Reason as Reason
     from tusserve.protocol.records import Refusal as Refusal
     from tusserve.protocol.records import UploadState as UploadState
+    from tusserve.protocol.tus1 import Extension as Extension
     from tusserve.reaper import SweepReport as SweepReport
     from tusserve.serving import RenderError as RenderError
     from tusserve.storage.file import FileStorage as FileStorage

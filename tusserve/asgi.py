@@ -15,17 +15,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 
-from tusserve.config import Extension, GiB, Settings, Timeouts, narrowed, utc_now
+from tusserve.config import GiB, Settings, Timeouts, narrowed, utc_now
 from tusserve.contracts import (
     HasLocalPath,
     JoinsTransaction,
+    KnowsIds,
     ListsUploads,
     StorageBackend,
     UploadStore,
 )
 from tusserve.cors import Cors
 from tusserve.engine import Engine
-from tusserve.errors import ConfigError, Rejected, Unsupported, UploadBusy
+from tusserve.errors import ConfigError, IdTaken, Rejected, Unsupported, UploadBusy
 from tusserve.hooks import (
     Authorize,
     Hooks,
@@ -45,11 +46,11 @@ from tusserve.protocol.fields import imf_fixdate, is_id
 from tusserve.protocol.metadata import Metadata
 from tusserve.protocol.outcomes import Code, RefusedByHost, Terminated
 from tusserve.protocol.records import Expiry, Json, Reason, UploadState
-from tusserve.protocol.tus1 import VERSION
+from tusserve.protocol.tus1 import VERSION, Extension
 from tusserve.reaper import Reaper, SweepReport
 from tusserve.serving import RenderError, Server, new_id
 from tusserve.tasks import AppTasks
-from tusserve.upload import Shelf, Upload, check_expiry, check_key
+from tusserve.upload import Shelf, Upload, check_attributes, check_expiry, check_key
 
 A = TypeVar("A", bound=Callable[..., Awaitable[None]])
 
@@ -228,6 +229,9 @@ class TusApp:
         """
         await self._lifetime.be_started()
         self._check_new(length, id, key)
+        storage = self._shelf.storage
+        if id is not None and isinstance(storage, KnowsIds) and await storage.has_bytes(id):
+            raise IdTaken(f"the bytes of an upload {id} are there already")
         if expires_in is not None:
             check_expiry(expires_in)
             self._server.check_expires()
@@ -243,6 +247,7 @@ class TusApp:
             expiry=self._settings.expiring,
         )
         record = replace(record, key=key, content_type=content_type, attributes=dict(attributes or {}))
+        check_attributes(record.attributes)
         if expires_in is not None:
             record = life.expire_in(record, expires_in)
         store = self._shelf.store
@@ -253,11 +258,11 @@ class TusApp:
         return Upload(await store.create_in(record, transaction), self._shelf)
 
     def _check_new(self, length: int | None, id: str | None, key: str | None) -> None:
-        if length is None:
-            raise Unsupported("the length of an upload has to be known")
-        if length < 0:
+        if length is None and "creation-defer-length" not in self._settings.extensions:
+            raise Unsupported("an upload without a length needs the extension creation-defer-length")
+        if length is not None and length < 0:
             raise ValueError(f"the length of an upload is not negative: {length}")
-        if length > self._settings.max_size:
+        if length is not None and length > self._settings.max_size:
             most = self._settings.max_size
             raise Rejected(413, Code.UPLOAD_TOO_LARGE, f"An upload here has at most {most} bytes.")
         if id is not None and not is_id(id):

@@ -12,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final, Literal, TypeAlias, TypeVar
 
+from tusserve.config import LONGEST_PERIOD
 from tusserve.protocol.records import Expiry
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -38,7 +39,6 @@ _UNITS: Final = {
 }
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _LARGEST_SIZE: Final = 2**63 - 1
-_LONGEST: Final = timedelta(days=36500)
 _SQLITE: Final = "sqlite:///"
 
 
@@ -105,7 +105,7 @@ def parse_duration(text: str) -> timedelta | None:
             f"{text!r} is not a duration; write a whole number and s, m, h or d, as in 48h, or off"
         )
     seconds = int(match[1]) * _SECONDS[match[2]]
-    if not 0 < seconds <= _LONGEST.total_seconds():
+    if not 0 < seconds <= LONGEST_PERIOD.total_seconds():
         raise ValueError(f"{text!r} is out of range; write 1s to 36500d, or off for never")
     return timedelta(seconds=seconds)
 

@@ -7,18 +7,14 @@ Owns the frozen settings and the lists that hosts need for their own CORS; knows
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final, Literal, TypeAlias, get_args
+from typing import Final
 
 from tusserve.errors import ConfigError
 from tusserve.protocol.records import Expiry
+from tusserve.protocol.tus1 import EXTENSIONS, Extension
 
 MiB: Final = 1024 * 1024
 GiB: Final = 1024 * MiB
-
-Extension: TypeAlias = Literal["creation", "creation-with-upload", "termination", "expiration"]
-"""The protocol extensions that tusserve has."""
-
-EXTENSIONS: Final[tuple[Extension, ...]] = get_args(Extension)
 
 METHODS: Final = ("OPTIONS", "POST", "HEAD", "PATCH", "DELETE", "GET")
 """The methods that a browser on another origin must be allowed."""
@@ -79,6 +75,8 @@ class Timeouts:
     finish_wait: timedelta = timedelta(seconds=20)
 
 
+LONGEST_PERIOD: Final = timedelta(days=36500)
+"""What lasts longer has no date that can be told."""
 DEFAULT_EXPIRY: Final = Expiry()
 DEFAULT_TIMEOUTS: Final = Timeouts()
 
@@ -120,8 +118,9 @@ class Settings:
             f"min_first_chunk must be from 0 to sniff_size ({self.sniff_size}), not {self.min_first_chunk}",
         )
         _check(self.max_bodies > 0, f"max_bodies must be at least 1, not {self.max_bodies}")
-        if "creation-with-upload" in self.extensions:
-            _check("creation" in self.extensions, "creation-with-upload needs creation")
+        for extension in self.extensions:
+            if extension.startswith("creation-"):
+                _check("creation" in self.extensions, f"{extension} needs creation")
         if "expiration" in self.extensions:
             _check(self.expiry is not None, "the extension expiration needs an expiry")
         if self.expiry is not None:
@@ -132,15 +131,20 @@ class Settings:
             _check(self.sweep_every > timedelta(), "sweep_every must be longer than nothing, or None")
         if self.base_url is not None:
             _check(
-                self.base_url.startswith(("http://", "https://")),
-                f"base_url must start with http:// or https://, not {self.base_url!r}",
+                self.base_url.startswith(("http://", "https://")) and _is_visible_ascii(self.base_url),
+                f"base_url is a URL in ASCII that starts with http:// or https://, not {self.base_url!r}",
             )
+
+
+def _is_visible_ascii(text: str) -> bool:
+    return all("!" <= letter <= "~" for letter in text)
 
 
 def _check_expiry(expiry: Expiry) -> None:
     for word, period in (("initial", expiry.initial), ("idle", expiry.idle), ("finished", expiry.finished)):
         _check(period is None or period > timedelta(), f"expiry.{word} must be longer than nothing")
-    _check(expiry.tombstone >= timedelta(), "expiry.tombstone must not be negative")
+        _check(period is None or period <= LONGEST_PERIOD, f"expiry.{word} is longer than a century")
+    _check(timedelta() <= expiry.tombstone <= LONGEST_PERIOD, "expiry.tombstone is negative, or too long")
 
 
 def _check_timeouts(timeouts: Timeouts) -> None:

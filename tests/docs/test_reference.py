@@ -13,8 +13,8 @@ from typer.models import ArgumentInfo, OptionInfo
 import tusserve
 import tusserve.cli as cli
 from tusserve import Accepted, Expiry, SweepReport, Timeouts, TusApp, Upload, contracts, errors
-from tusserve.config import EXTENSIONS, Settings
-from tusserve.protocol.tus1 import ANSWERS
+from tusserve.config import Settings
+from tusserve.protocol.tus1 import ANSWERS, EXTENSIONS
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 HOOKS = (

@@ -155,6 +155,10 @@ class FileStorage:
         """
         return await sweep(self._area, self._threads, cursor_of, older_than, dry_run=dry_run)
 
+    async def has_bytes(self, id: str) -> bool:
+        """Whether there is any file of an upload of this id."""
+        return bool(await self._run(partial(self._area.names, id)))
+
     async def claim(self, identity: str) -> bool:
         """Note in `DIR/store-identity` whose bytes these are. False: another store's."""
         return await self._run(partial(claim, self._area, identity))

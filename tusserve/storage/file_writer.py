@@ -16,7 +16,7 @@ from typing import Final, Self
 
 from tusserve.contracts import Cursor, Durable, Lease, Place
 from tusserve.storage.budget import ByteBudget
-from tusserve.storage.file_area import WorkArea, lost, taken, translated
+from tusserve.storage.file_area import WorkArea, taken, translated
 from tusserve.storage.file_state import (
     Closed,
     Receiving,
@@ -156,10 +156,10 @@ class SegmentFile:
         try:
             self._fd = area.disk.open(self._path)
         except FileNotFoundError:
-            raise lost() from None
+            raise area.lost() from None
         length, size = opening.at - opening.segment.start, area.disk.size(self._fd)
         if size < length:
-            raise lost()
+            raise area.lost()
         if size > length:
             area.disk.truncate(self._fd, length)
 
@@ -169,7 +169,7 @@ class SegmentFile:
         place, before = opening.place, opening.before
         if before is None:
             if opening.at:
-                raise lost()
+                raise area.lost()
             if place.key is not None and area.has_key(place.key):
                 raise taken(place.key)
         else:
@@ -189,6 +189,8 @@ class SegmentFile:
             self._means.area.check_room(len(data))
             self._unchecked = 0
         self._means.area.disk.write(self._fd, data, self.end - self._opening.segment.start)
+        if not self._means.area.disk.has_name(self._fd):
+            raise self._means.area.lost()  # somebody removed it: nobody would find these bytes
         self.end += len(data)
         self._unchecked += len(data)
 
