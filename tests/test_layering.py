@@ -14,8 +14,8 @@ PACKAGE = ROOT / "tusserve"
 FLOORS = (
     ("protocol", "errors", "tasks"),
     ("contracts", "config", "mounting", "journal"),
-    ("upload", "answering"),
-    ("body", "digesting", "hooks", "storage", "stores", "media"),
+    ("upload", "answering", "cors"),
+    ("body", "digesting", "downloading", "hooks", "storage", "stores", "media"),
     ("lease",),
     ("finishing",),
     ("reception",),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tusserve.config import Timeouts as Timeouts
     from tusserve.contracts import StorageBackend as StorageBackend
     from tusserve.contracts import UploadStore as UploadStore
+    from tusserve.cors import Cors as Cors
     from tusserve.errors import ConfigError as ConfigError
     from tusserve.errors import CursorLost as CursorLost
     from tusserve.errors import IdTaken as IdTaken
@@ -64,6 +65,7 @@ _MODULES = {
     "asgi": ("TusApp",),
     "config": ("ALLOW_HEADERS", "EXPOSE_HEADERS", "METHODS", "Extension", "GiB", "MiB", "Timeouts"),
     "contracts": ("StorageBackend", "UploadStore"),
+    "cors": ("Cors",),
     "errors": (
         "ConfigError",
         "CursorLost",

@@ -24,6 +24,7 @@ from tusserve.contracts import (
     StorageBackend,
     UploadStore,
 )
+from tusserve.cors import Cors
 from tusserve.engine import Engine
 from tusserve.errors import ConfigError, IdTaken, Rejected, Unsupported, UploadBusy
 from tusserve.hooks import (
@@ -85,6 +86,8 @@ class TusApp:
         sweep_every: timedelta | None = timedelta(minutes=1),
         timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
         base_url: str | None = None,
+        cors: Cors | Collection[str] | None = None,
+        downloads: bool = False,
         idempotent_delete: bool = False,
         clock: Callable[[], datetime] | None = None,
     ) -> None:
@@ -101,6 +104,7 @@ class TusApp:
             sweep_every=sweep_every,
             timeouts=timeouts,
             base_url=base_url,
+            downloads=downloads,
             idempotent_delete=idempotent_delete,
             clock=clock or utc_now,
         )
@@ -115,12 +119,17 @@ class TusApp:
             timeout=timeouts.hook,
             tasks=(tasks := AppTasks()),
         )
+        self._cors = Cors.of(cors)
+        self._put_together(tasks, render_error)
+
+    def _put_together(self, tasks: AppTasks, render_error: RenderError | None) -> None:
         # A fence number that is lost with the power matters only where requests outlive this machine.
-        leases = Leases(store, durable=not isinstance(storage, HasLocalPath))
+        leases = Leases(self._shelf.store, durable=not isinstance(self._shelf.storage, HasLocalPath))
         parts = (self._shelf, self._hooks, self._settings)
         self._engine = Engine(*parts, tasks, leases)
         self._reaper = Reaper(self._engine, *parts)
         self._server = Server(self._path, self._engine, *parts, render_error)
+        sweep_every = self._settings.sweep_every
         self._lifetime = Lifetime(self._shelf, self._engine, self._reaper, leases, tasks, sweep_every)
 
     # ---- as an ASGI app
@@ -137,7 +146,8 @@ class TusApp:
             async def serve(scope: Scope, receive: Receive, send: Send) -> None:
                 await self._server.serve(scope, receive, send, who, self._lifetime.be_started)
 
-            await without_body_limit(scope, serve)(scope, receive, send)
+            answered = serve if self._cors is None else self._cors.around(serve)
+            await without_body_limit(scope, answered)(scope, receive, send)
         else:
             await send({"type": "websocket.close", "code": 1000})
 

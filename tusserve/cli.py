@@ -26,6 +26,7 @@ from tusserve.cli_options import (
     parse_choice,
     parse_extensions,
     parse_networks,
+    parse_origins,
     parse_path,
     parse_port,
     parse_size,
@@ -118,6 +119,24 @@ BehindProxy: TypeAlias = Annotated[
         f"word {PRIVATE}, from this machine and the private ranges.",
     ),
 ]
+CorsOrigin: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--cors-origin",
+        envvar="TUSSERVE_CORS_ORIGIN",
+        metavar="ORIGIN",
+        help="Let pages of this origin use the server, as in https://app.example.com; *: of every origin. "
+        "May be repeated.",
+    ),
+]
+DownloadOption: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--download/--no-download",
+        envvar="TUSSERVE_DOWNLOAD",
+        help="Give complete uploads out by GET to everybody who knows their address.",
+    ),
+]
 LogFormatOption: TypeAlias = Annotated[
     str,
     typer.Option(
@@ -164,6 +183,8 @@ def serve(
     state: State = None,
     base_url: BaseUrl = None,
     behind_proxy: BehindProxy = None,
+    cors_origin: CorsOrigin = None,
+    download: DownloadOption = False,
     log_format: LogFormatOption = "text",
 ) -> None:
     """Receive uploads into DIR until told to stop (SIGTERM or Ctrl-C)."""
@@ -174,6 +195,8 @@ def serve(
         max_size=read("--max-size", max_size, parse_size),
         extensions=None if extensions is None else read("--extensions", extensions, parse_extensions),
         base_url=None if base_url is None else read("--base-url", base_url, parse_base_url),
+        cors_origins=read("--cors-origin", ",".join(cors_origin), parse_origins) if cors_origin else None,
+        downloads=download,
         proxies=None if behind_proxy is None else read(_PROXY_FLAG, behind_proxy, parse_networks),
         log_format=cast("LogFormat", read("--log-format", log_format, parse_choice("text", "json"))),
     )

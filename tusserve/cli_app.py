@@ -40,6 +40,8 @@ def make_app(options: AppOptions, serving: ServeOptions | None = None) -> TusApp
             extensions=extensions,
             max_size=serving.max_size,
             base_url=serving.base_url,
+            cors=serving.cors_origins,
+            downloads=serving.downloads,
         )
     except TusError as error:
         raise CommandError(str(error)) from None

@@ -59,7 +59,8 @@ class AppOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServeOptions:
-    """What only `serve` needs. `extensions` None: all there are; `proxies` None: nobody is believed."""
+    """What only `serve` needs. `extensions` None: all there are; `proxies` None: nobody is believed;
+    `cors_origins` None: no page of another origin."""
 
     host: str
     port: int
@@ -69,6 +70,8 @@ class ServeOptions:
     base_url: str | None
     proxies: tuple[Network, ...] | None
     log_format: LogFormat
+    cors_origins: tuple[str, ...] | None = None
+    downloads: bool = False
 
 
 def read(option: str, text: str, parse: Callable[[str], T]) -> T:
@@ -152,6 +155,14 @@ def parse_extensions(text: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in text.split(","))
     if not all(names):
         raise ValueError(f"{text!r} is no list; write names with commas between them")
+    return names
+
+
+def parse_origins(text: str) -> tuple[str, ...]:
+    """Origins of pages with commas or spaces between them. What an origin is, is for the app to say."""
+    names = tuple(text.replace(",", " ").split())
+    if not names:
+        raise ValueError(f"{text!r} is no origin; write one like https://app.example.com, or *")
     return names
 
 

@@ -16,13 +16,19 @@ from tusserve.protocol.tus1 import EXTENSIONS, Extension
 MiB: Final = 1024 * 1024
 GiB: Final = 1024 * MiB
 
-METHODS: Final = ("OPTIONS", "POST", "HEAD", "PATCH", "DELETE")
+METHODS: Final = ("OPTIONS", "POST", "HEAD", "PATCH", "DELETE", "GET")
 """The methods that a browser on another origin must be allowed."""
 
 ALLOW_HEADERS: Final = (
     "Authorization",
     "Content-Type",
+    "If-None-Match",
+    "If-Range",
+    "Range",
     "Tus-Resumable",
+    "Upload-Checksum",
+    "Upload-Concat",
+    "Upload-Defer-Length",
     "Upload-Length",
     "Upload-Metadata",
     "Upload-Offset",
@@ -30,21 +36,28 @@ ALLOW_HEADERS: Final = (
     "X-Request-ID",
     "X-Requested-With",
 )
-"""The request headers that TUS clients in browsers send."""
+"""The request headers that TUS clients in browsers send, and those of a download in pieces."""
 
 EXPOSE_HEADERS: Final = (
+    "Accept-Ranges",
+    "Content-Disposition",
+    "Content-Range",
+    "ETag",
     "Location",
     "Retry-After",
+    "Tus-Checksum-Algorithm",
     "Tus-Extension",
     "Tus-Max-Size",
     "Tus-Resumable",
     "Tus-Version",
+    "Upload-Concat",
+    "Upload-Defer-Length",
     "Upload-Expires",
     "Upload-Length",
     "Upload-Metadata",
     "Upload-Offset",
 )
-"""The response headers that TUS clients in browsers must be able to read."""
+"""The response headers that pages must be able to read, to upload and to download."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +100,7 @@ class Settings:
     sweep_every: timedelta | None = timedelta(minutes=1)
     timeouts: Timeouts = DEFAULT_TIMEOUTS
     base_url: str | None = None
+    downloads: bool = False
     idempotent_delete: bool = False
     clock: Callable[[], datetime] = utc_now
 

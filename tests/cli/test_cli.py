@@ -52,6 +52,8 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["serve", "x", "--behind-proxy=everyone"], "'everyone' is not a network"),
         (["serve", "x", "--behind-proxy", "10.0.0.0/8"], "10.0.0.0/8"),
         (["serve", "x", "--base-url", "here"], "'here' is not an address"),
+        (["serve", "x", "--cors-origin", ","], "',' is no origin"),
+        (["serve", "x", "--cors-origin", ""], "'' is no origin"),
         (["serve", "x", "--path", "files"], "'files' is not a path"),
         (["sweep", "x", "--port", "1"], "--port"),
         (["frobnicate"], "frobnicate"),
@@ -73,6 +75,11 @@ def test_a_wrong_environment_is_one_sentence(
 
 def test_an_unknown_extension_is_one_sentence(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "'teleport'" in refused(capsys, "serve", str(tmp_path), "--extensions", "creation,teleport")
+
+
+def test_an_origin_that_is_none_is_one_sentence(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    said = refused(capsys, "serve", str(tmp_path), "--cors-origin", "*", "--cors-origin", "a.example/")
+    assert "like 'https://app.example.com'" in said and "'a.example/'" in said
 
 
 def test_a_busy_port_is_one_sentence(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -102,6 +102,13 @@ def plan(record: UploadRecord | None, command: Command, now: datetime, *, held: 
             assert_never(command)
 
 
+def plan_download(record: UploadRecord, now: datetime, *, held: bool) -> Refused | None:
+    """Whether the bytes of an upload may be given out; None: they may. As `plan` where it has ended."""
+    if (gone := _gone(record, now, held=held)) is not None:
+        return gone
+    return None if record.state is UploadState.COMPLETE else Refused(code=Code.UPLOAD_NOT_COMPLETE)
+
+
 def _gone(record: UploadRecord, now: datetime, *, held: bool) -> Refused | None:
     match record.state:
         case UploadState.ENDING | UploadState.GONE:

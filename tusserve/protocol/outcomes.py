@@ -41,6 +41,8 @@ class Code(StrEnum):
     UPLOAD_LOST = "upload_lost"
     UPLOAD_COMPLETE = "upload_complete"
     UPLOAD_FINAL = "upload_final"
+    UPLOAD_NOT_COMPLETE = "upload_not_complete"
+    RANGE_NOT_SATISFIABLE = "range_not_satisfiable"
     UPLOAD_TOO_LARGE = "upload_too_large"
     BODY_TOO_LONG = "body_too_long"
     OFFSET_MISMATCH = "offset_mismatch"

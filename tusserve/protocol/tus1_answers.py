@@ -69,6 +69,8 @@ ANSWERS: Final[Mapping[Code, tuple[int, str]]] = MappingProxyType(
         Code.UPLOAD_LOST: (410, "The server has lost bytes of the upload: start it again."),
         Code.UPLOAD_COMPLETE: (403, "The upload is complete and takes no more bytes."),
         Code.UPLOAD_FINAL: (403, "The upload is made of other uploads and takes no bytes of its own."),
+        Code.UPLOAD_NOT_COMPLETE: (404, "The upload is not complete: there is nothing to download yet."),
+        Code.RANGE_NOT_SATISFIABLE: (416, "The upload has no bytes in that range."),
         Code.UPLOAD_TOO_LARGE: (413, "The upload has more bytes than are accepted here."),
         Code.BODY_TOO_LONG: (413, "The body has more bytes than the upload has left."),
         Code.OFFSET_MISMATCH: (409, "The upload is at another offset: go on from Upload-Offset."),
@@ -106,7 +108,7 @@ ALGORITHMS: Final = ",".join(HASHES)
 _RETRY_AFTER: Final = {423: "1", 503: "5"}
 """Seconds, where an outcome does not say: what holds an upload is brief, what ails a server less so."""
 
-_OF_A_KNOWN_UPLOAD: Final = frozenset({409, 413, 423, 460})
+_OF_A_KNOWN_UPLOAD: Final = frozenset({409, 413, 416, 423, 460})
 """Refusals that only somebody gets to see who may know of the upload: the others must look the same, whether
 there is one or not."""
 
@@ -187,6 +189,8 @@ def refused(
         headers["retry-after"] = str(outcome.retry_after)
     if record is not None and status in _OF_A_KNOWN_UPLOAD:
         headers |= _expiry(record)
+        if outcome.code is Code.RANGE_NOT_SATISFIABLE:
+            headers["content-range"] = f"bytes */{record.offset}"  # RFC 9110, 15.5.17
     return _problem(status, code, message, headers, inspects=inspects, id=id)
 
 
