@@ -16,17 +16,17 @@ from typing import Final
 
 from tests.serving_process import START_SECONDS, NotStarted, ServingProcess
 
-GRACE: Final = 3
-"""Seconds that each server is told to give to running requests when it is stopped."""
+GRACE: Final = 2
+"""Seconds that a server gives to running requests when it is stopped, where a test does not say more."""
 
 COMMANDS: Final = {
-    "uvicorn-httptools": ["uvicorn", "--http", "httptools", "--timeout-graceful-shutdown", str(GRACE)],
-    "uvicorn-h11": ["uvicorn", "--http", "h11", "--timeout-graceful-shutdown", str(GRACE)],
-    "granian": ["granian", "--interface", "asgi", "--workers-kill-timeout", str(GRACE)],
-    "hypercorn": ["hypercorn", "--graceful-timeout", str(GRACE)],
+    "uvicorn-httptools": ["uvicorn", "--http", "httptools", "--timeout-graceful-shutdown"],
+    "uvicorn-h11": ["uvicorn", "--http", "h11", "--timeout-graceful-shutdown"],
+    "granian": ["granian", "--interface", "asgi", "--workers-kill-timeout"],
+    "hypercorn": ["hypercorn", "--graceful-timeout"],
 }
+"""The last option of each is how many seconds running requests have when it is stopped."""
 SERVERS: Final = tuple(COMMANDS)
-NAMES: Final = {name: name.partition("-")[0] for name in SERVERS}
 
 _THEN: Final = """
 import os, sys
@@ -37,9 +37,9 @@ os.execv(sys.argv[2], sys.argv[2:])
 """Says where the server will listen, and becomes it: as the first of a group of its own, workers included."""
 
 
-def command(name: str, app: str, port: int, more: Sequence[str] = ()) -> list[str]:
+def command(name: str, app: str, port: int, grace: int, more: Sequence[str]) -> list[str]:
     """What a user types to serve `app` by this server on the loopback."""
-    first, *options = COMMANDS[name]
+    first, *options = [*COMMANDS[name], str(grace)]
     where = ["--bind", f"127.0.0.1:{port}"] if first == "hypercorn" else ["--port", str(port)]
     return [first, *options, *where, *more, app]
 
@@ -53,15 +53,22 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def serving(
-    name: str, folder: Path, app: str = "tests.servers.host:tus", more: Sequence[str] = ()
+    name: str,
+    folder: Path,
+    app: str = "tests.servers.host:tus",
+    more: Sequence[str] = (),
+    *,
+    grace: int = GRACE,
 ) -> Generator[ServingProcess]:
     """The server on `folder`; at the end it and its workers are killed, if they still run."""
     port = free_port()
-    program, *rest = command(name, app, port, more)
+    program, *rest = command(name, app, port, grace, more)
     executable = str(Path(sys.executable).parent / program)
     line = [sys.executable, "-c", _THEN, f"http://127.0.0.1:{port}/files", executable, *rest]
     root = str(Path(__file__).parent.parent.parent)
-    with ServingProcess(line, env={"UPLOADS": str(folder), "PYTHONPATH": root}) as server:
+    with ServingProcess(
+        line, env={"UPLOADS": str(folder), "PYTHONPATH": f"{folder}{os.pathsep}{root}"}
+    ) as server:
         try:
             _await_listening(server)
             yield server
