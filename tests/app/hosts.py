@@ -129,9 +129,14 @@ def _django_hello(request: HttpRequest) -> HttpResponse:
 urlpatterns = [django_path(HELLO.removeprefix("/"), _django_hello)]
 
 
-def django_wrapped(limit: int, apps: tuple[TusApp, ...]) -> ASGIApp:
+def configure_django() -> None:
+    """As a host's settings module would, once in a process."""
     if not django_settings.configured:
         django_settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["*"], SECRET_KEY="tests")
+
+
+def django_wrapped(limit: int, apps: tuple[TusApp, ...]) -> ASGIApp:
+    configure_django()
     django_settings.DATA_UPLOAD_MAX_MEMORY_SIZE = limit
     app = _in_lower_case(cast("ASGIApp", get_asgi_application()))
     for tus in apps:
