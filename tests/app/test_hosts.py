@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from fastapi import FastAPI
+from hypercorn.middleware.dispatcher import AsyncioDispatcherMiddleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
@@ -90,6 +91,42 @@ async def test_the_host_s_own_paths_are_the_host_s(build: Build, tus: TusApp) ->
         for path in ("/", "/v1", "/files", "/v1/filesystem/x", "/v1/files2"):
             answer = await client.request("POST", path, headers={"Upload-Length": "5"})
             assert answer.status in (404, 405)
+
+
+def mounting(app: ASGIApp, at: str) -> ASGIApp:
+    """As ASGI has it: what is mounted finds its place in `root_path`, which stays a part of the path."""
+
+    async def mount(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope = {**scope, "root_path": scope.get("root_path", "") + at}
+        await app(scope, receive, send)
+
+    return mount
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("root_path", ["", "/api"])
+async def test_in_a_mount_that_does_not_say_what_the_root_path_was(tus: TusApp, root_path: str) -> None:
+    async with TusClient(mounting(tus, "/v1/files"), root_path=root_path) as client:
+        for path in (f"{root_path}/v1/files", f"{root_path}/v1/files/"):
+            assert (await client.options(path)).status == 204
+            await upload(client, path)
+
+
+@pytest.mark.anyio
+async def test_in_hypercorn_s_dispatcher(tus: TusApp, caplog: pytest.LogCaptureFixture) -> None:
+    app = AsyncioDispatcherMiddleware({"/v1/files": tus})  # type: ignore[dict-item]
+    async with TusClient(app) as client:  # type: ignore[arg-type]
+        for path in ("/v1/files", "/v1/files/"):
+            assert (await client.options(path)).status == 204
+            await upload(client, path)
+    assert not warned(caplog)
+
+
+@pytest.mark.anyio
+async def test_below_a_root_path_that_is_called_as_we_are(tus: TusApp) -> None:
+    async with TusClient(tus, root_path="/v1/files") as client:
+        await upload(client, "/v1/files/v1/files")
 
 
 # ---- behind a proxy
