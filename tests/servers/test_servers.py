@@ -1,6 +1,7 @@
 """Uploads over sockets on the servers that people use: what the page about servers says of them."""
 
 import hashlib
+import os
 import re
 import select
 import signal
@@ -268,18 +269,22 @@ def _unread(server: ServingProcess, client: Connection) -> bool:
     raise AssertionError("the connection is gone")
 
 
+@pytest.mark.parametrize("to_all", [False, True], ids=["to the parent", "to all, as systemd does"])
 @pytest.mark.parametrize("name", SERVERS)
 def test_the_program_of_the_page_lets_uploads_go_at_once(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, to_all: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "app.py").write_text(PROGRAM)
     monkeypatch.chdir(tmp_path)
-    more = ["--workers", "0"] if name == "hypercorn" else []
+    more = ["--workers", "0"] if name == "hypercorn" and not to_all else []
     with serving(name, tmp_path, "app:app", more, grace=60) as server:
         with Connection(server.address) as client:
             upload = client.create("/files", 2 * MIB)
         with _begun(server, upload, 2 * MIB, tmp_path) as running:
-            server.signal(signal.SIGTERM)
+            if to_all:
+                os.killpg(server.process.pid, signal.SIGTERM)
+            else:
+                server.signal(signal.SIGTERM)
             answer = running.answer("PATCH")
             assert (answer.status, answer.offset) == (503, SENT)
             assert b'"draining"' in answer.body
