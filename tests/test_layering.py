@@ -13,9 +13,9 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "tusserve"
 FLOORS = (
     ("protocol", "errors", "tasks"),
-    ("contracts", "config", "mounting"),
-    ("upload", "answering"),
-    ("body", "hooks", "storage", "stores", "media"),
+    ("contracts", "config", "mounting", "journal"),
+    ("upload", "answering", "cors"),
+    ("body", "digesting", "downloading", "hooks", "storage", "stores", "media"),
     ("lease",),
     ("finishing",),
     ("reception",),

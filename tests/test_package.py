@@ -19,7 +19,7 @@ LAZY = ("uvicorn", "typer", "click", "rich", "httptools", "uvloop", "sqlite3", "
 
 PUBLIC = """
 TusApp Upload UploadState Kind Action Reason Metadata NewUpload Refusal Problem Accepted Rejected
-Event Created Progressed Completed Terminated Expiry Timeouts SweepReport
+Event Created Progressed Completed Terminated Expiry Timeouts Cors SweepReport
 Authorize OnCreate OnFirstChunk OnComplete OnTerminate Observer RenderError
 TusError ConfigError UploadNotFound UploadBusy NotComplete Unsupported IdTaken KeyTaken StorageFull
 StorageUnavailable StoreUnavailable CursorLost

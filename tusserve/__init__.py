@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from tusserve.config import ALLOW_HEADERS as ALLOW_HEADERS
     from tusserve.config import EXPOSE_HEADERS as EXPOSE_HEADERS
     from tusserve.config import METHODS as METHODS
-    from tusserve.config import Extension as Extension
     from tusserve.config import GiB as GiB
     from tusserve.config import MiB as MiB
     from tusserve.config import Timeouts as Timeouts
     from tusserve.contracts import StorageBackend as StorageBackend
     from tusserve.contracts import UploadStore as UploadStore
+    from tusserve.cors import Cors as Cors
     from tusserve.errors import ConfigError as ConfigError
     from tusserve.errors import CursorLost as CursorLost
     from tusserve.errors import IdTaken as IdTaken
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from tusserve.protocol.records import Reason as Reason
     from tusserve.protocol.records import Refusal as Refusal
     from tusserve.protocol.records import UploadState as UploadState
+    from tusserve.protocol.tus1 import Extension as Extension
     from tusserve.reaper import SweepReport as SweepReport
     from tusserve.serving import RenderError as RenderError
     from tusserve.storage.file import FileStorage as FileStorage
@@ -64,6 +65,7 @@ _MODULES = {
     "asgi": ("TusApp",),
     "config": ("ALLOW_HEADERS", "EXPOSE_HEADERS", "METHODS", "Extension", "GiB", "MiB", "Timeouts"),
     "contracts": ("StorageBackend", "UploadStore"),
+    "cors": ("Cors",),
     "errors": (
         "ConfigError",
         "CursorLost",

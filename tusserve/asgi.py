@@ -8,6 +8,7 @@ import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from os import PathLike
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -15,16 +16,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 
-from tusserve.config import Extension, GiB, Settings, Timeouts, narrowed, utc_now
+from tusserve.config import GiB, Settings, Timeouts, narrowed, utc_now
 from tusserve.contracts import (
     HasLocalPath,
     JoinsTransaction,
+    KnowsIds,
     ListsUploads,
     StorageBackend,
     UploadStore,
 )
+from tusserve.cors import Cors
 from tusserve.engine import Engine
-from tusserve.errors import ConfigError, Rejected, Unsupported, UploadBusy
+from tusserve.errors import ConfigError, IdTaken, Rejected, Unsupported, UploadBusy
 from tusserve.hooks import (
     Authorize,
     Hooks,
@@ -44,11 +47,11 @@ from tusserve.protocol.fields import imf_fixdate, is_id
 from tusserve.protocol.metadata import Metadata
 from tusserve.protocol.outcomes import Code, RefusedByHost, Terminated
 from tusserve.protocol.records import Expiry, Json, Reason, UploadState
-from tusserve.protocol.tus1 import VERSION
+from tusserve.protocol.tus1 import VERSION, Extension
 from tusserve.reaper import Reaper, SweepReport
 from tusserve.serving import RenderError, Server, new_id
 from tusserve.tasks import AppTasks
-from tusserve.upload import Shelf, Upload, check_expiry, check_key
+from tusserve.upload import Shelf, Upload, check_attributes, check_expiry, check_key
 
 A = TypeVar("A", bound=Callable[..., Awaitable[None]])
 
@@ -84,6 +87,8 @@ class TusApp:
         sweep_every: timedelta | None = timedelta(minutes=1),
         timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
         base_url: str | None = None,
+        cors: Cors | Collection[str] | None = None,
+        downloads: bool = False,
         idempotent_delete: bool = False,
         clock: Callable[[], datetime] | None = None,
     ) -> None:
@@ -100,6 +105,7 @@ class TusApp:
             sweep_every=sweep_every,
             timeouts=timeouts,
             base_url=base_url,
+            downloads=downloads,
             idempotent_delete=idempotent_delete,
             clock=clock or utc_now,
         )
@@ -114,12 +120,17 @@ class TusApp:
             timeout=timeouts.hook,
             tasks=(tasks := AppTasks()),
         )
+        self._cors = Cors.of(cors)
+        self._put_together(tasks, render_error)
+
+    def _put_together(self, tasks: AppTasks, render_error: RenderError | None) -> None:
         # A fence number that is lost with the power matters only where requests outlive this machine.
-        leases = Leases(store, durable=not isinstance(storage, HasLocalPath))
+        leases = Leases(self._shelf.store, durable=not isinstance(self._shelf.storage, HasLocalPath))
         parts = (self._shelf, self._hooks, self._settings)
         self._engine = Engine(*parts, tasks, leases)
         self._reaper = Reaper(self._engine, *parts)
         self._server = Server(self._path, self._engine, *parts, render_error)
+        sweep_every = self._settings.sweep_every
         self._lifetime = Lifetime(self._shelf, self._engine, self._reaper, leases, tasks, sweep_every)
 
     # ---- as an ASGI app
@@ -136,7 +147,8 @@ class TusApp:
             async def serve(scope: Scope, receive: Receive, send: Send) -> None:
                 await self._server.serve(scope, receive, send, who, self._lifetime.be_started)
 
-            await without_body_limit(scope, serve)(scope, receive, send)
+            answered = serve if self._cors is None else self._cors.around(serve)
+            await without_body_limit(scope, answered)(scope, receive, send)
         else:
             await send({"type": "websocket.close", "code": 1000})
 
@@ -218,6 +230,9 @@ class TusApp:
         """
         await self._lifetime.be_started()
         self._check_new(length, id, key)
+        storage = self._shelf.storage
+        if id is not None and isinstance(storage, KnowsIds) and await storage.has_bytes(id):
+            raise IdTaken(f"the bytes of an upload {id} are there already")
         if expires_in is not None:
             check_expiry(expires_in)
             self._server.check_expires()
@@ -233,6 +248,7 @@ class TusApp:
             expiry=self._settings.expiring,
         )
         record = replace(record, key=key, content_type=content_type, attributes=dict(attributes or {}))
+        check_attributes(record.attributes)
         if expires_in is not None:
             record = life.expire_in(record, expires_in)
         store = self._shelf.store
@@ -243,11 +259,11 @@ class TusApp:
         return Upload(await store.create_in(record, transaction), self._shelf)
 
     def _check_new(self, length: int | None, id: str | None, key: str | None) -> None:
-        if length is None:
-            raise Unsupported("the length of an upload has to be known")
-        if length < 0:
+        if length is None and "creation-defer-length" not in self._settings.extensions:
+            raise Unsupported("an upload without a length needs the extension creation-defer-length")
+        if length is not None and length < 0:
             raise ValueError(f"the length of an upload is not negative: {length}")
-        if length > self._settings.max_size:
+        if length is not None and length > self._settings.max_size:
             most = self._settings.max_size
             raise Rejected(413, Code.UPLOAD_TOO_LARGE, f"An upload here has at most {most} bytes.")
         if id is not None and not is_id(id):
@@ -357,6 +373,9 @@ def _check(storage: object, store: object, **called: object) -> None:
             raise ConfigError(
                 f"{what}= is the class {plugin.__name__}: make one of it, {plugin.__name__}(...)"
             )
+        if isinstance(plugin, str | PathLike):
+            sort = "FileStorage" if what == "storage" else "SQLiteStore"
+            raise ConfigError(f"{what}= is a path: make {sort}({str(plugin)!r}) of it")
         for need in (*needs, "__aenter__", "__aexit__"):
             if not hasattr(plugin, need):
                 hint = "; storage= and store= seem to be swapped" if swapped else ""

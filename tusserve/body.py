@@ -61,11 +61,13 @@ class Sink(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """How much a body may have, and in how much time. `expected` is its Content-Length; `head` how many bytes
-    the first-chunk gate wants to see before any is written (0: there is no gate)."""
+    the first-chunk gate wants to see before any is written (0: there is no gate). `atomic`: there are no
+    checkpoints, whoever asks for them."""
 
     room: int
     expected: int | None
     head: int
+    atomic: bool
     checkpoint_bytes: int
     timeouts: Timeouts
 
@@ -226,7 +228,7 @@ class Pump:
         # Never at the last byte: that one is committed together with FINISHING. One that was asked for is
         # made with nothing new, too: its commit is the answer that somebody waits for.
         self._wanted = False
-        if (self._undurable or asked) and self.received < self._limits.room:
+        if (self._undurable or asked) and self.received < self._limits.room and not self._limits.atomic:
             self._undurable = 0
             await self._sink.checkpoint()
 
@@ -245,6 +247,8 @@ class Pump:
 
     def want_checkpoint(self) -> None:
         """Make durable what came: beside the wait for more, or else as soon as the sink is free."""
+        if self._limits.atomic:
+            return
         self._wanted = True
         if self._waiting and not self._is_busy_beside():
             self._busy_looks = 0

@@ -1,7 +1,7 @@
-"""The command line: `tusserve serve DIR` and `tusserve sweep DIR`.
+"""The command line: `tusserve serve DIR`, `sweep`, and what `cli_uploads` adds.
 
-Owns the commands, their options and how a failure is told: one sentence, exit code 2, no traceback. Knows the
-app by its public names. `__main__` calls `run`, once the extra `server` is known to be there.
+Owns these two commands, their options and how a failure is told: one sentence, exit code 2, no traceback.
+Knows the app by its public names. `__main__` calls `run`, once the extra `server` is known to be there.
 """
 
 import sys
@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from tusserve.cli_arguments import Folder, State
 from tusserve.cli_options import (
     PRIVATE,
     AppOptions,
@@ -25,6 +26,7 @@ from tusserve.cli_options import (
     parse_choice,
     parse_extensions,
     parse_networks,
+    parse_origins,
     parse_path,
     parse_port,
     parse_size,
@@ -33,6 +35,7 @@ from tusserve.cli_options import (
     read,
     read_expiry,
 )
+from tusserve.cli_uploads import ls, rm, show
 
 _UsageError: Final[type[Exception]] = cast("type[Exception]", typer.BadParameter.__bases__[0])
 """What the parser raises for a wrong flag. Typer gives it no public name, and its home has moved."""
@@ -41,23 +44,10 @@ _PROXY_FLAG: Final = "--behind-proxy"
 
 cli: Final = typer.Typer(
     name="tusserve",
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich" if sys.stdout.isatty() else None,  # frames are for people, not for pipes
 )
 
-Folder: TypeAlias = Annotated[
-    str, typer.Argument(metavar="DIR", envvar="TUSSERVE_DIR", help="The folder where uploads land.")
-]
-State: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        "--state",
-        envvar="TUSSERVE_STATE",
-        metavar="URL",
-        help="Where the records are kept: sqlite:///PATH. Without it: tusserve.db in DIR.",
-    ),
-]
 DurabilityOption: TypeAlias = Annotated[
     str,
     typer.Option(
@@ -139,6 +129,24 @@ Workers: TypeAlias = Annotated[
         help="How many processes serve. With several, SIGHUP replaces them one after the other.",
     ),
 ]
+CorsOrigin: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--cors-origin",
+        envvar="TUSSERVE_CORS_ORIGIN",
+        metavar="ORIGIN",
+        help="Let pages of this origin use the server, as in https://app.example.com; *: of every origin. "
+        "May be repeated.",
+    ),
+]
+DownloadOption: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--download/--no-download",
+        envvar="TUSSERVE_DOWNLOAD",
+        help="Give complete uploads out by GET to everybody who knows their address.",
+    ),
+]
 LogFormatOption: TypeAlias = Annotated[
     str,
     typer.Option(
@@ -185,6 +193,8 @@ def serve(
     state: State = None,
     base_url: BaseUrl = None,
     behind_proxy: BehindProxy = None,
+    cors_origin: CorsOrigin = None,
+    download: DownloadOption = False,
     log_format: LogFormatOption = "text",
     workers: Workers = "1",
 ) -> None:
@@ -196,6 +206,8 @@ def serve(
         max_size=read("--max-size", max_size, parse_size),
         extensions=None if extensions is None else read("--extensions", extensions, parse_extensions),
         base_url=None if base_url is None else read("--base-url", base_url, parse_base_url),
+        cors_origins=read("--cors-origin", ",".join(cors_origin), parse_origins) if cors_origin else None,
+        downloads=download,
         proxies=None if behind_proxy is None else read(_PROXY_FLAG, behind_proxy, parse_networks),
         log_format=cast("LogFormat", read("--log-format", log_format, parse_choice("text", "json"))),
         workers=read("--workers", workers, parse_workers),
@@ -224,6 +236,10 @@ def sweep(
     from tusserve.cli_sweep import sweep_folder
 
     raise typer.Exit(sweep_folder(app_options, dry_run=dry_run))
+
+
+for command in (ls, show, rm):
+    cli.command()(command)
 
 
 def _app_options(

@@ -1,17 +1,20 @@
-"""The app over one folder, as both commands open it.
+"""The app over one folder, or its records alone, as the commands open them.
 
 Owns which storage and store the command line uses, and the sentence for a folder that cannot be used. Knows
-the app by its public names only. `cli_serve` and `cli_sweep` call it.
+the app by its public names. `cli_serve`, `cli_sweep`, `cli_look` and `cli_end` call it.
 """
 
 import os
+import sqlite3
 from collections.abc import AsyncGenerator, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import cast
 
-from tusserve import Extension, FileStorage, SQLiteStore, TusApp, TusError
+from tusserve import Extension, FileStorage, SQLiteStore, StoreUnavailable, TusApp, TusError
 from tusserve.cli_options import AppOptions, CommandError, ServeOptions
+from tusserve.storage.file_sweep import kept_identity
+from tusserve.stores.sqlite_schema import is_store
 
 
 def make_app(options: AppOptions, serving: ServeOptions | None = None) -> TusApp:
@@ -20,7 +23,14 @@ def make_app(options: AppOptions, serving: ServeOptions | None = None) -> TusApp
     store = SQLiteStore(options.state, durability=options.durability)
     try:
         if serving is None:
-            return TusApp("/files", storage=storage, store=store, expiry=options.expiry, sweep_every=None)
+            return TusApp(
+                "/files",
+                storage=storage,
+                store=store,
+                name=options.name,
+                expiry=options.expiry,
+                sweep_every=None,
+            )
         extensions = cast("Collection[Extension] | None", serving.extensions)
         return TusApp(
             serving.path,
@@ -30,6 +40,8 @@ def make_app(options: AppOptions, serving: ServeOptions | None = None) -> TusApp
             extensions=extensions,
             max_size=serving.max_size,
             base_url=serving.base_url,
+            cors=serving.cors_origins,
+            downloads=serving.downloads,
         )
     except TusError as error:
         raise CommandError(str(error)) from None
@@ -48,6 +60,47 @@ def check_folder(folder: Path, state: Path) -> None:
             raise CommandError(f"{place} cannot be written to by this user")
     if state.is_dir():
         raise CommandError(f"{state} is a folder, and should be the file with the records")
+
+
+def check_uploads(folder: Path, state: Path) -> str:
+    """The identity of the store whose uploads the folder has. Makes and changes nothing. `CommandError` for a
+    folder in which no server has kept any: to open it would turn it into one, and hide a mistyped name."""
+    try:
+        if not folder.is_dir():
+            raise CommandError(f"{folder} is no folder of uploads: there is no such folder")
+        if not state.is_file():
+            raise CommandError(
+                f"{folder} is no folder of uploads: {state}, where its records should be, is not there"
+            )
+        if not is_store(state):
+            raise CommandError(f"{state} is no file of records: no server has kept any in it")
+        identity = kept_identity(folder)
+    except (OSError, sqlite3.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise CommandError(f"{folder} cannot be looked at: {reason}") from None
+    if identity is None:
+        raise CommandError(f"{folder} is no folder of uploads: no server has kept any in it")
+    return identity
+
+
+@asynccontextmanager
+async def opened_records(folder: Path, state: Path) -> AsyncGenerator[SQLiteStore]:
+    """The records of a folder of uploads, to be looked at: no bytes are touched, and nobody is disturbed.
+    `CommandError` where it is none."""
+    identity = check_uploads(folder, state)
+    store = SQLiteStore(state)
+    try:
+        await store.__aenter__()
+    except (TusError, OSError) as error:
+        raise CommandError(str(error)) from None
+    try:
+        if await store.identity() != identity:
+            raise CommandError(f"the bytes in {folder} belong to other records than those in {state}")
+        yield store
+    except StoreUnavailable as error:
+        raise CommandError(str(error)) from None
+    finally:
+        await store.__aexit__(None, None, None)
 
 
 @asynccontextmanager

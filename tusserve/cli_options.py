@@ -12,7 +12,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final, Literal, TypeAlias, TypeVar
 
-from tusserve.protocol.records import Expiry
+from tusserve.config import LONGEST_PERIOD
+from tusserve.protocol.records import Expiry, UploadState
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 Durability: TypeAlias = Literal["full", "checkpoint", "none"]
@@ -38,7 +39,6 @@ _UNITS: Final = {
 }
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _LARGEST_SIZE: Final = 2**63 - 1
-_LONGEST: Final = timedelta(days=36500)
 _MOST_WORKERS: Final = 256
 _SQLITE: Final = "sqlite:///"
 
@@ -49,17 +49,19 @@ class CommandError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppOptions:
-    """What `serve` and `sweep` both need to open a folder of uploads."""
+    """What is needed to open a folder of uploads, and the name of the app that they are of."""
 
     folder: Path
     state: Path
     durability: Durability
     expiry: Expiry | None
+    name: str = "default"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServeOptions:
-    """What only `serve` needs. `extensions` None: all there are; `proxies` None: nobody is believed."""
+    """What only `serve` needs. `extensions` None: all there are; `proxies` None: nobody is believed;
+    `cors_origins` None: no page of another origin."""
 
     host: str
     port: int
@@ -69,6 +71,8 @@ class ServeOptions:
     base_url: str | None
     proxies: tuple[Network, ...] | None
     log_format: LogFormat
+    cors_origins: tuple[str, ...] | None = None
+    downloads: bool = False
     workers: int = 1
 
 
@@ -104,7 +108,7 @@ def parse_duration(text: str) -> timedelta | None:
             f"{text!r} is not a duration; write a whole number and s, m, h or d, as in 48h, or off"
         )
     seconds = int(match[1]) * _SECONDS[match[2]]
-    if not 0 < seconds <= _LONGEST.total_seconds():
+    if not 0 < seconds <= LONGEST_PERIOD.total_seconds():
         raise ValueError(f"{text!r} is out of range; write 1s to 36500d, or off for never")
     return timedelta(seconds=seconds)
 
@@ -139,11 +143,35 @@ def parse_state(text: str) -> Path:
     return Path(text.removeprefix(_SQLITE))
 
 
+def parse_states(text: str) -> frozenset[UploadState]:
+    """States of uploads, `receiving,finishing`, in any case."""
+    try:
+        return frozenset(UploadState(word.strip().upper()) for word in text.split(","))
+    except ValueError:
+        known = ", ".join(state.value.lower() for state in UploadState)
+        raise ValueError(f"{text!r} names no states; write some of {known}, with commas between") from None
+
+
+def parse_count(text: str) -> int:
+    """A number of things: at least one."""
+    if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) == 0:
+        raise ValueError(f"{text!r} is not a number of uploads; write one from 1 on")
+    return int(text)
+
+
 def parse_extensions(text: str) -> tuple[str, ...]:
     """Names with commas between them. Whether they exist is for the app to say."""
     names = tuple(name.strip() for name in text.split(","))
     if not all(names):
         raise ValueError(f"{text!r} is no list; write names with commas between them")
+    return names
+
+
+def parse_origins(text: str) -> tuple[str, ...]:
+    """Origins of pages with commas or spaces between them. What an origin is, is for the app to say."""
+    names = tuple(text.replace(",", " ").split())
+    if not names:
+        raise ValueError(f"{text!r} is no origin; write one like https://app.example.com, or *")
     return names
 
 

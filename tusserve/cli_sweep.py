@@ -8,7 +8,7 @@ import sys
 from dataclasses import fields
 
 from tusserve import StoreUnavailable, SweepReport
-from tusserve.cli_app import check_folder, make_app, started
+from tusserve.cli_app import check_folder, check_uploads, make_app, started
 from tusserve.cli_logging import set_up_logging
 from tusserve.cli_options import AppOptions, CommandError
 
@@ -16,9 +16,7 @@ from tusserve.cli_options import AppOptions, CommandError
 def sweep_folder(options: AppOptions, *, dry_run: bool) -> int:
     """Sweep and print the report; the exit code: 1 if something failed."""
     set_up_logging("text")
-    if not options.state.is_file():
-        # Making a new store here would only hide a mistyped name.
-        raise CommandError(f"{options.state} is not there: no server has kept records in it")
+    check_uploads(options.folder, options.state)
     check_folder(options.folder, options.state)
     report = asyncio.run(_sweep(options, dry_run=dry_run))
     _show(report, "would be " if dry_run else "")

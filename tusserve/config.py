@@ -4,29 +4,32 @@ Owns the frozen settings and the lists that hosts need for their own CORS; knows
 `TusApp` makes them; the engine and the reaper read them.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final, Literal, TypeAlias, get_args
+from types import MappingProxyType, UnionType
+from typing import Final
 
 from tusserve.errors import ConfigError
 from tusserve.protocol.records import Expiry
+from tusserve.protocol.tus1 import EXTENSIONS, Extension
 
 MiB: Final = 1024 * 1024
 GiB: Final = 1024 * MiB
 
-Extension: TypeAlias = Literal["creation", "creation-with-upload", "termination", "expiration"]
-"""The protocol extensions that tusserve has."""
-
-EXTENSIONS: Final[tuple[Extension, ...]] = get_args(Extension)
-
-METHODS: Final = ("OPTIONS", "POST", "HEAD", "PATCH", "DELETE")
+METHODS: Final = ("OPTIONS", "POST", "HEAD", "PATCH", "DELETE", "GET")
 """The methods that a browser on another origin must be allowed."""
 
 ALLOW_HEADERS: Final = (
     "Authorization",
     "Content-Type",
+    "If-None-Match",
+    "If-Range",
+    "Range",
     "Tus-Resumable",
+    "Upload-Checksum",
+    "Upload-Concat",
+    "Upload-Defer-Length",
     "Upload-Length",
     "Upload-Metadata",
     "Upload-Offset",
@@ -34,21 +37,28 @@ ALLOW_HEADERS: Final = (
     "X-Request-ID",
     "X-Requested-With",
 )
-"""The request headers that TUS clients in browsers send."""
+"""The request headers that TUS clients in browsers send, and those of a download in pieces."""
 
 EXPOSE_HEADERS: Final = (
+    "Accept-Ranges",
+    "Content-Disposition",
+    "Content-Range",
+    "ETag",
     "Location",
     "Retry-After",
+    "Tus-Checksum-Algorithm",
     "Tus-Extension",
     "Tus-Max-Size",
     "Tus-Resumable",
     "Tus-Version",
+    "Upload-Concat",
+    "Upload-Defer-Length",
     "Upload-Expires",
     "Upload-Length",
     "Upload-Metadata",
     "Upload-Offset",
 )
-"""The response headers that TUS clients in browsers must be able to read."""
+"""The response headers that pages must be able to read, to upload and to download."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +76,8 @@ class Timeouts:
     finish_wait: timedelta = timedelta(seconds=20)
 
 
+LONGEST_PERIOD: Final = timedelta(days=36500)
+"""What lasts longer has no date that can be told."""
 DEFAULT_EXPIRY: Final = Expiry()
 DEFAULT_TIMEOUTS: Final = Timeouts()
 
@@ -89,6 +101,7 @@ class Settings:
     sweep_every: timedelta | None = timedelta(minutes=1)
     timeouts: Timeouts = DEFAULT_TIMEOUTS
     base_url: str | None = None
+    downloads: bool = False
     idempotent_delete: bool = False
     clock: Callable[[], datetime] = utc_now
 
@@ -98,6 +111,7 @@ class Settings:
         return self.expiry if "expiration" in self.extensions else None
 
     def __post_init__(self) -> None:
+        _check_types(self)
         _check(bool(self.name), "name must not be empty")
         _check(self.max_size > 0, f"max_size must be at least 1 byte, not {self.max_size}")
         _check(self.sniff_size > 0, f"sniff_size must be at least 1 byte, not {self.sniff_size}")
@@ -106,8 +120,9 @@ class Settings:
             f"min_first_chunk must be from 0 to sniff_size ({self.sniff_size}), not {self.min_first_chunk}",
         )
         _check(self.max_bodies > 0, f"max_bodies must be at least 1, not {self.max_bodies}")
-        if "creation-with-upload" in self.extensions:
-            _check("creation" in self.extensions, "creation-with-upload needs creation")
+        for extension in self.extensions:
+            if extension.startswith("creation-"):
+                _check("creation" in self.extensions, f"{extension} needs creation")
         if "expiration" in self.extensions:
             _check(self.expiry is not None, "the extension expiration needs an expiry")
         if self.expiry is not None:
@@ -118,15 +133,57 @@ class Settings:
             _check(self.sweep_every > timedelta(), "sweep_every must be longer than nothing, or None")
         if self.base_url is not None:
             _check(
-                self.base_url.startswith(("http://", "https://")),
-                f"base_url must start with http:// or https://, not {self.base_url!r}",
+                self.base_url.startswith(("http://", "https://")) and _is_visible_ascii(self.base_url),
+                f"base_url is a URL in ASCII that starts with http:// or https://, not {self.base_url!r}",
             )
+
+
+_PERIOD: Final = (timedelta, "a timedelta")
+_PERIOD_OR_NONE: Final = (timedelta | None, "a timedelta or None")
+_NUMBER: Final = (int, "a whole number")
+_TYPES: Final[Mapping[str, tuple[type | UnionType, str]]] = MappingProxyType(
+    {
+        "name": (str, "text"),
+        "max_size": _NUMBER,
+        "sniff_size": _NUMBER,
+        "min_first_chunk": _NUMBER,
+        "max_bodies": _NUMBER,
+        "expiry": (Expiry | None, "an Expiry or None"),
+        "expiry.initial": _PERIOD,
+        "expiry.idle": _PERIOD,
+        "expiry.finished": _PERIOD_OR_NONE,
+        "expiry.tombstone": _PERIOD,
+        "sweep_every": _PERIOD_OR_NONE,
+        "timeouts": (Timeouts, "a Timeouts"),
+        "timeouts.idle": _PERIOD,
+        "timeouts.min_rate": (int | None, "a whole number of bytes per second or None"),
+        "timeouts.hook": _PERIOD,
+        "timeouts.finish_wait": _PERIOD,
+        "base_url": (str | None, "a URL or None"),
+    }
+)
+
+
+def _check_types(settings: Settings) -> None:
+    """What has another type than it needs is told by its name, not by whatever fails first."""
+    for name, (kind, words) in _TYPES.items():
+        given: object = settings
+        for part in name.split("."):
+            given = None if given is None else getattr(given, part)
+        if given is None and settings.expiry is None and name.startswith("expiry."):
+            continue
+        _check(isinstance(given, kind), f"{name} is {words}, not {given!r}")
+
+
+def _is_visible_ascii(text: str) -> bool:
+    return all("!" <= letter <= "~" for letter in text)
 
 
 def _check_expiry(expiry: Expiry) -> None:
     for word, period in (("initial", expiry.initial), ("idle", expiry.idle), ("finished", expiry.finished)):
         _check(period is None or period > timedelta(), f"expiry.{word} must be longer than nothing")
-    _check(expiry.tombstone >= timedelta(), "expiry.tombstone must not be negative")
+        _check(period is None or period <= LONGEST_PERIOD, f"expiry.{word} is longer than a century")
+    _check(timedelta() <= expiry.tombstone <= LONGEST_PERIOD, "expiry.tombstone is negative, or too long")
 
 
 def _check_timeouts(timeouts: Timeouts) -> None:
@@ -144,6 +201,7 @@ def narrowed(wanted: Collection[Extension] | None, expiry: Expiry | None) -> fro
     able = frozenset(e for e in EXTENSIONS if e != "expiration" or expiry is not None)
     if wanted is None:
         return able
+    _check(not isinstance(wanted, str), f"extensions are several names, like [{wanted!r}], not one text")
     for extension in wanted:
         _check(
             extension in EXTENSIONS,

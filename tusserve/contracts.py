@@ -63,6 +63,7 @@ __all__ = [
     "HasLocalPath",
     "Held",
     "JoinsTransaction",
+    "KnowsIds",
     "Lease",
     "ListsStrays",
     "ListsUploads",
@@ -311,8 +312,9 @@ class HasLocalPath(Protocol):
 class CursorOf(Protocol):
     """Answers what a storage asks about an id that it found in its working area."""
 
-    async def __call__(self, id: str, /) -> tuple[Place, Cursor] | None:
-        """What is committed of it; None: no such upload, nothing of it is named."""
+    async def __call__(self, id: str, /) -> tuple[Place, Cursor] | Held | None:
+        """What is committed of it; `Held`: somebody works on it, and what that one wrote has no name yet,
+        however old a clock that jumped may call it; None: no such upload, nothing of it is named."""
 
 
 @runtime_checkable
@@ -321,7 +323,16 @@ class ListsStrays(Protocol):
 
     async def sweep_strays(self, cursor_of: CursorOf, older_than: datetime, *, dry_run: bool) -> int:
         """Remove what was last touched before `older_than` and no committed cursor names. Returns how many
-        there were. Never touches what a key names, nor anything if `cursor_of` raises for it."""
+        there were. Never touches what a key names, nor anything of an upload that is held."""
+
+
+@runtime_checkable
+class KnowsIds(Protocol):
+    """Can tell whose bytes it has, whatever a store still knows. Bytes outlive their record where a host has
+    finished uploads forgotten: such an id is not given a second time."""
+
+    async def has_bytes(self, id: str) -> bool:
+        """Whether there are bytes of an upload of this id."""
 
 
 @runtime_checkable

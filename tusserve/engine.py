@@ -15,7 +15,7 @@ from tusserve.body import Lookout, ReceiveMessage, Stop, is_empty
 from tusserve.config import Settings
 from tusserve.contracts import Held
 from tusserve.errors import StoreUnavailable
-from tusserve.finishing import Ending, Finisher
+from tusserve.finishing import REFUSED_AT_CREATION, Ending, Finisher
 from tusserve.hooks import Hooks
 from tusserve.lease import Leases, Locked, Tenure
 from tusserve.protocol import decide, life
@@ -43,7 +43,6 @@ FINISHING: Final = Refused(code=Code.UPLOAD_FINISHING, retry_after=2)
 LOCKED: Final = Refused(code=Code.UPLOAD_LOCKED, retry_after=1)
 NOT_FOUND: Final = Refused(code=Code.UPLOAD_NOT_FOUND)
 TERMINATED: Final = Refused(code=Code.UPLOAD_TERMINATED)
-OVERRUN_AT_CREATION: Final = Refusal(413, Code.BODY_TOO_LONG, "The body had more bytes than the upload.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,11 +159,12 @@ class Engine:
                 return told if told != TERMINATED else await self._stopped_for_end(command.id)
             except StoreUnavailable as error:
                 return _store_failed(command.id, error)
-            finally:
-                self._bodies -= 1
 
-        self._bodies += 1  # at once, not when the task begins: others may ask for admission before that
-        return await self._tasks.answer(work, left=left)
+        def over() -> None:
+            self._bodies -= 1
+
+        self._bodies += 1  # at once, not when the task begins, and it may end before that: `over` is told
+        return await self._tasks.answer(work, left=left, over=over)
 
     async def _append(
         self,
@@ -236,15 +236,21 @@ class Engine:
             return await self._finish_empty(record)
         if not command.carries_body:
             return Created(record=record)
-        append = Append(id=record.id, offset=0, content_length=command.content_length, ends=command.ends)
+        append = Append(
+            id=record.id,
+            offset=0,
+            content_length=command.content_length,
+            ends=command.ends,
+            digest=command.digest,
+        )
         outcome = await self._take_body(append, receive)
         match outcome:
             case Appended(record=appended):
                 return Created(record=appended)
             case RefusedByHost():
                 return outcome
-            case Refused(code=Code.BODY_TOO_LONG):
-                await self.terminate(record.id, Reason.REJECTED, OVERRUN_AT_CREATION)
+            case Refused(code=code) if code in REFUSED_AT_CREATION:
+                await self.terminate(record.id, Reason.REJECTED, REFUSED_AT_CREATION[code])
                 return outcome
             case _:
                 # The upload is there, so the client must learn where; it goes on from the committed offset.

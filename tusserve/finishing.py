@@ -19,6 +19,7 @@ from tusserve.errors import (
     TusError,
 )
 from tusserve.hooks import ForGood, ForNow, Hooks
+from tusserve.journal import log_complete, log_end
 from tusserve.lease import Tenure
 from tusserve.protocol import life
 from tusserve.protocol.outcomes import Code, Refused, RefusedByHost, Terminated
@@ -29,6 +30,11 @@ from tusserve.upload import Terminated as TerminatedEvent
 logger = logging.getLogger("tusserve")
 
 KEY_TAKEN: Final = Refusal(422, Code.KEY_TAKEN, "Another upload's bytes are already under this key.")
+REFUSED_AT_CREATION: Final = {
+    Code.BODY_TOO_LONG: Refusal(413, Code.BODY_TOO_LONG, "The body had more bytes than the upload."),
+    Code.CHECKSUM_MISMATCH: Refusal(460, Code.CHECKSUM_MISMATCH, "The body was not what its checksum says."),
+}
+"""What ends an upload that came with such a body: nobody was told that it is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +136,7 @@ class Finisher:
         if not await tenure.commit(complete):
             return Refused(code=Code.UPLOAD_INTERRUPTED)
         self._hooks.observe(Completed(Upload(tenure.record, self._shelf)))
+        log_complete(tenure.record)
         try:
             # Once more, now that the commit is proven: what the sealed state names as trash goes.
             await self._shelf.storage.seal(
@@ -147,6 +154,7 @@ class Finisher:
         if not await tenure.commit(ending):
             return False
         self._hooks.observe(TerminatedEvent(Upload(tenure.record, self._shelf), reason))
+        log_end(tenure.record, self._settings.clock())
         return True
 
     async def carry_out_end(self, tenure: Tenure) -> None:

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Final, TypeAlias, TypeVar, cast
 
 import anyio
@@ -21,6 +22,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from tusserve.errors import ConfigError, Rejected
+from tusserve.protocol.fields import is_text
 from tusserve.protocol.outcomes import Code, Refused, RefusedByHost
 from tusserve.protocol.records import Action, Reason, Refusal, UploadRecord
 from tusserve.tasks import AppTasks
@@ -70,7 +72,7 @@ class Who:
     """Whoever sent a request, in the host's own word; None: nobody in particular.
 
     `TypeError` for anything but text: a number would not come back from every store as what it was, and its
-    owner would not find the upload again.
+    owner would not find the upload again. `ValueError` for text that is none outside of Python.
     """
 
     owner: str | None
@@ -79,6 +81,8 @@ class Who:
         owner: object = self.owner
         if not (owner is None or isinstance(owner, str)):
             raise TypeError(f"an owner is a str or None, not {type(owner).__name__}")
+        if owner is not None and not is_text(owner):
+            raise ValueError(f"an owner is text that can be stored, not {owner!r}")
 
 
 class Hooks:
@@ -155,20 +159,20 @@ class Hooks:
         """What the first bytes say."""
         if self._on_first_chunk is None:
             return Accepted()
-        return await self._gate("on_first_chunk", upload.id, self._on_first_chunk(upload, head))
+        return await self._gate("on_first_chunk", upload.id, partial(self._on_first_chunk, upload, head))
 
     async def on_complete(self, upload: Upload) -> Verdict:
         """Whether the host takes the whole. What the hook returns is of no account."""
         if self._on_complete is None:
             return Accepted()
-        return await self._gate("on_complete", upload.id, _nothing(self._on_complete(upload)))
+        return await self._gate("on_complete", upload.id, partial(_nothing, self._on_complete, upload))
 
     async def on_terminate(self, upload: Upload, reason: Reason) -> bool:
         """Tell the host that it goes; False: it has to be told again."""
         if self._on_terminate is None:
             return True
         try:
-            await self._timed(self._on_terminate(upload, reason))
+            await self._timed(_nothing(self._on_terminate, upload, reason))
         except Exception as error:  # noqa: BLE001 - a host's hook may raise anything
             self._failed("on_terminate", upload.id, error)
             return False
@@ -188,13 +192,15 @@ class Hooks:
         while self._events:
             event = self._events.popleft()
             try:
-                await self._timed(self._observe(event))
+                await self._timed(_nothing(self._observe, event))
             except Exception as error:  # noqa: BLE001 - an observer must not disturb what it observes
                 self._failed("observe", event.upload.id, error)
 
-    async def _gate(self, name: str, upload_id: str, call: Awaitable[Accepted | None]) -> Verdict:
+    async def _gate(
+        self, name: str, upload_id: str, call: Callable[[], Awaitable[Accepted | None]]
+    ) -> Verdict:
         try:
-            return _accepted(await self._timed(call))
+            return _accepted(await self._timed(call()))
         except HTTPException as refused:
             if not 400 <= refused.status_code <= 499 or refused.status_code in RETRIABLE:
                 return self._failed(name, upload_id, refused)
@@ -241,8 +247,10 @@ def _accepted(answer: object) -> Accepted:
     raise TypeError(f"a gate returns Accepted or None, not {type(answer).__name__}")
 
 
-async def _nothing(call: Awaitable[object]) -> None:
-    await call
+async def _nothing(hook: Callable[..., Awaitable[object]], *args: object) -> None:
+    answer = await hook(*args)
+    if inspect.isgenerator(answer) or inspect.isasyncgen(answer):
+        raise TypeError(f"nobody iterates over what this hook returns, a {type(answer).__name__}")
 
 
 def _by_host(name: str, refused: HTTPException) -> RefusedByHost:
@@ -251,9 +259,13 @@ def _by_host(name: str, refused: HTTPException) -> RefusedByHost:
     code = refused.code if isinstance(refused, Rejected) else "rejected"
     return RefusedByHost(
         refusal=Refusal(refused.status_code, code, str(refused.detail)),
-        headers={name: str(value) for name, value in (refused.headers or {}).items()},
+        headers={_text(name): _text(value) for name, value in (refused.headers or {}).items()},
         extra=refused.extra if isinstance(refused, Rejected) else {},
     )
+
+
+def _text(told: object) -> str:
+    return told.decode("latin-1") if isinstance(told, bytes) else str(told)
 
 
 @functools.cache
@@ -273,6 +285,8 @@ def _awaitable(name: str, hook: Callable[..., Awaitable[T] | T] | None) -> Calla
     check_called(**{name: hook})
     if hook is None:
         return None
+    if _generates(hook):
+        raise ConfigError(f"{name}= is called once, but what has a yield in it only begins then")
     if _is_async(hook):
         return cast("Callable[..., Awaitable[T]]", hook)
 
@@ -287,11 +301,20 @@ def _awaitable(name: str, hook: Callable[..., Awaitable[T] | T] | None) -> Calla
 
 
 def _is_async(hook: Callable[..., object]) -> bool:
+    return any(inspect.iscoroutinefunction(each) for each in _functions(hook))
+
+
+def _generates(hook: Callable[..., object]) -> bool:
+    return any(
+        inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each) for each in _functions(hook)
+    )
+
+
+def _functions(hook: Callable[..., object]) -> tuple[object, object]:
+    """What is called in the end: the hook itself, or the call of an object."""
     while isinstance(hook, functools.partial):
         hook = hook.func
-    return inspect.iscoroutinefunction(hook) or inspect.iscoroutinefunction(
-        getattr(hook, "__call__", None)  # noqa: B004 - an object whose call is a coroutine function
-    )
+    return hook, getattr(hook, "__call__", None)  # noqa: B004 - an object whose call is a function
 
 
 def _limiter() -> anyio.CapacityLimiter:

@@ -295,6 +295,8 @@ class Leases:
                 logger.warning(
                     "asks cannot be heard: the store is away", extra={"code": Code.STORE_UNAVAILABLE}
                 )
+            except Exception:  # a store of somebody else's; without this, everybody would wait for the ear
+                logger.exception("asks cannot be heard", extra={"code": Code.STORE_UNAVAILABLE})
             listening.set()
             await asyncio.sleep(SECOND_HEARING)
 

@@ -47,6 +47,7 @@ class Lifetime:
         self._started = False
         self._warned = False
         self._starting: asyncio.Task[None] | None = None
+        self._stopping: asyncio.Future[None] | None = None
         self._stack = contextlib.AsyncExitStack()
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -54,6 +55,7 @@ class Lifetime:
         """Start, or count one more. Raises `ConfigError` if storage and store do not belong together."""
         self._entered += 1
         try:
+            await self._be_stopped()
             await self._start()
         except BaseException:
             self._entered -= 1
@@ -63,8 +65,20 @@ class Lifetime:
     async def leave(self) -> None:
         """Count one less; the last one drains and closes everything."""
         self._entered -= 1
-        if self._entered == 0:
+        if self._entered:
+            return
+        self._stopping = stopping = asyncio.get_running_loop().create_future()
+        try:
             await self._stop()
+        finally:
+            self._stopping = None
+            stopping.set_result(None)
+
+    async def _be_stopped(self) -> None:
+        """Who enters while the last one leaves begins anew, and is not closed under."""
+        stopping = self._stopping
+        if stopping is not None and stopping.get_loop() is asyncio.get_running_loop():
+            await asyncio.shield(stopping)
 
     async def be_started(self) -> None:
         """Start if nobody did: everything works, but nobody will end it in an orderly way."""

@@ -53,19 +53,25 @@ def locate(scope: Scope, path: str) -> Location | None:
     """Where this request is, seen from an app at `path`; None: it is not below it.
 
     The id is what follows root path and path in the *raw* path: there `%2f` is still no slash. Frameworks
-    that mount add the path to `root_path`, and say what it was before; others leave it alone.
+    that mount add the path to `root_path`; some say what it was before, some do not, others leave it alone.
     """
     root_path: str = scope.get("root_path", "")
     raw: bytes | None = scope.get("raw_path")
     full = raw.decode("latin-1") if raw else quote(scope["path"], safe=_UNQUOTED)
     before: str | None = scope.get("app_root_path")
     root = root_path if before is None else before
-    for prefix in (root, "") if root else ("",):  # some servers leave the root path out of the path
+    places = [(root, root)]
+    if before is None and path and root.endswith(path):  # ASGI: the root path is a part of the path
+        outside = root.removesuffix(path)
+        places.append((outside, outside))
+    if root:
+        places.append(("", root))  # some servers leave the root path out of the path
+    for prefix, found in places:
         prefixed = quoted_root(prefix) + path
         if full == prefixed or full == prefixed + "/":
-            return Location(root, None)
+            return Location(found, None)
         if full.startswith(prefixed + "/"):
-            return Location(root, full[len(prefixed) + 1 :])
+            return Location(found, full[len(prefixed) + 1 :])
     return None
 
 

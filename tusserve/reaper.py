@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Final
 
 from tusserve.config import Settings
-from tusserve.contracts import Cursor, ElectsSweeper, HasIdentity, ListsStrays, Place, RemembersStore
+from tusserve.contracts import Cursor, ElectsSweeper, HasIdentity, Held, ListsStrays, Place, RemembersStore
 from tusserve.engine import Engine
 from tusserve.errors import TusError
 from tusserve.hooks import Hooks
@@ -134,11 +134,12 @@ class Reaper:
             report.failed += 1
             logger.error("strays could not be looked for: %s", error)
 
-    async def _cursor_of(self, id: str) -> tuple[Place, Cursor] | None:
+    async def _cursor_of(self, id: str) -> tuple[Place, Cursor] | Held | None:
         found = await self._shelf.store.get(id)  # of any name: another app may share the storage
         if found is None or found[0].state is UploadState.GONE:
             return None
-        return self._shelf.place(found[0]), self._shelf.cursor(found[0])
+        record, held = found
+        return held if held is not None else (self._shelf.place(record), self._shelf.cursor(record))
 
     async def _is_ours_to_do(self) -> bool:
         store = self._shelf.store

@@ -13,9 +13,11 @@ from typing import Final, TypeAlias
 from tusserve.body import HUNG_SECONDS, Limits, Lookout, Pump, ReceiveMessage, Stop
 from tusserve.config import Settings
 from tusserve.contracts import Durable, Writer
+from tusserve.digesting import RunningDigest
 from tusserve.errors import StorageFull, StorageUnavailable, TusError
 from tusserve.finishing import Ending, ended_by_storage, identified
 from tusserve.hooks import ForGood, ForNow, Hooks
+from tusserve.journal import log_complete
 from tusserve.lease import Tenure
 from tusserve.protocol import decide, life
 from tusserve.protocol.commands import Append
@@ -49,6 +51,8 @@ class Reception:
         self._writer: Writer | None = None
         self._added: list[str] = []
         self._ending: Ending | None = None
+        self._digest = None if command.digest is None else RunningDigest(command.digest)
+        self._verdict: Refused | RefusedByHost | None = None  # of the gate, where it waits for the digest
         self._pump: Pump | None = None
 
     async def run(self, receive: ReceiveMessage, room: int, lookout: Lookout) -> Received:
@@ -58,6 +62,7 @@ class Reception:
             room=room,
             expected=self._command.content_length,
             head=self._head_wanted(),
+            atomic=self._digest is not None,
             checkpoint_bytes=max(MIN_CHECKPOINT, self._shelf.storage.checkpoint_bytes),
             timeouts=self._settings.timeouts,
         )
@@ -84,7 +89,9 @@ class Reception:
         end: BodyEnd | Refused | RefusedByHost = BodyEnd.CUT
         try:
             end = await pump.run()
-            if isinstance(end, BodyEnd) and end is not BodyEnd.OVERRAN and _keeps(pump.stop):
+            if self._digest is not None and isinstance(end, BodyEnd):
+                end = self._checked(self._digest, end)
+            if isinstance(end, BodyEnd) and self._keeps(end, pump.stop):
                 kept = await self._flush_all()
         except TusError as error:
             failure = error
@@ -103,11 +110,31 @@ class Reception:
             return await self._fail(failure, kept)
         return await self._settle(end, kept, pump.stop)
 
+    def _checked(self, digest: RunningDigest, end: BodyEnd) -> BodyEnd | Refused | RefusedByHost:
+        """The end of a body that has a checksum: what the gate said of it counts only if that is right."""
+        if end is BodyEnd.WHOLE and digest.matches():
+            return self._verdict or end
+        self._ending = None
+        return BodyEnd.CORRUPT if end is BodyEnd.WHOLE else end
+
+    def _keeps(self, end: BodyEnd, stop: Stop | None) -> bool:
+        if stop in {Stop.TERMINATED, Stop.LOST}:
+            return False
+        if self._digest is not None:
+            return end is BodyEnd.WHOLE
+        return end is not BodyEnd.OVERRAN
+
     # ---- what the pump calls
 
     async def admit(self, head: bytes, *, whole: bool) -> Refused | RefusedByHost | None:
         """Ask the gate: the storage is opened after it, so that a refused upload leaves nothing there."""
-        return await self._through_gate(head, whole=whole) if self._head_wanted() else None
+        if not self._head_wanted():
+            return None
+        verdict = await self._through_gate(head, whole=whole)
+        if self._digest is None:
+            return verdict
+        self._verdict = verdict
+        return None
 
     async def _open(self) -> Writer:
         record = self._record
@@ -129,6 +156,7 @@ class Reception:
             )
             self._ending = Ending(Reason.REJECTED, RefusedByHost(refusal=refusal), refusal)
             return RefusedByHost(refusal=refusal)
+        head = head[: self._settings.sniff_size]
         verdict = await self._hooks.on_first_chunk(Upload(self._record, self._shelf), head)
         if isinstance(verdict, ForNow):
             return verdict.refused
@@ -140,7 +168,10 @@ class Reception:
 
     async def write(self, data: bytes) -> None:
         """Hand the bytes to the storage."""
-        await (self._writer or await self._open()).write(data)
+        if self._digest is not None:
+            await self._digest.update(data)
+        if self._verdict is None:
+            await (self._writer or await self._open()).write(data)
 
     async def checkpoint(self) -> None:
         """Make durable, then commit; never up to the last byte."""
@@ -163,7 +194,9 @@ class Reception:
 
     async def _salvage(self, error: TusError) -> Durable | None:
         """After a failed write: as far as the storage can say that bytes are durable, they count."""
-        if self._writer is None or not isinstance(error, StorageFull | StorageUnavailable):
+        if self._writer is None or self._digest is not None:
+            return None
+        if not isinstance(error, StorageFull | StorageUnavailable):
             return None
         try:
             return self._remember(await self._writer.flush(False))
@@ -200,6 +233,7 @@ class Reception:
             self._hooks.observe(Progressed(Upload(self._record, self._shelf)))
         if self._record.state is UploadState.COMPLETE:
             self._hooks.observe(Completed(Upload(self._record, self._shelf)))
+            log_complete(self._record)
         return True
 
     async def _settle(self, end: BodyEnd, kept: Durable | None, stop: Stop | None) -> Outcome:
@@ -239,7 +273,3 @@ class Reception:
         if kept is not None and kept.offset > self._record.offset and kept.offset != self._record.length:
             await self._commit(self._advanced(kept))
         return Refused(code=code, offset=self._record.offset, retry_after=1)
-
-
-def _keeps(stop: Stop | None) -> bool:
-    return stop not in {Stop.TERMINATED, Stop.LOST}

@@ -16,10 +16,12 @@ from starlette.responses import Response
 
 from tusserve.answering import Incoming, send_reply, with_headers
 from tusserve.config import Settings
+from tusserve.downloading import CutShort, Download
 from tusserve.engine import Engine, Found
 from tusserve.errors import IdTaken, StoreUnavailable, Unsupported
 from tusserve.finishing import identified
 from tusserve.hooks import Hooks, Who, answer_of
+from tusserve.journal import log_refused
 from tusserve.mounting import Location, Receive, Scope, Send, locate, mounted_elsewhere, quoted_root
 from tusserve.protocol import decide, life
 from tusserve.protocol.commands import Append, Create, Inspect, Terminate
@@ -83,6 +85,7 @@ class Server:
         self._codec = Tus1(
             extensions=frozenset(settings.extensions),
             max_size=settings.max_size,
+            downloads=settings.downloads,
             idempotent_delete=settings.idempotent_delete,
         )
 
@@ -101,7 +104,14 @@ class Server:
         operation = self._codec.operation(head)
         location = locate(scope, self._path)
         try:
-            reply, close = await self._answer(scope, head, incoming, location, who, start)
+            answered = await self._answer(scope, head, incoming, location, who, start, send)
+            if answered is None:
+                return
+            reply, close = answered
+            if reply.code is not None:
+                log_refused(head.method, reply.status, reply.code, None if location is None else location.id)
+        except CutShort:
+            raise  # there is a status already, and only a broken connection still tells of it
         except StoreUnavailable as error:
             reply, close = self._failed(Code.STORE_UNAVAILABLE, error, operation, location)
         except Exception as error:  # noqa: BLE001 - the rim: a client gets an answer, whatever it is
@@ -126,7 +136,9 @@ class Server:
         location: Location | None,
         who: Who | None,
         start: Callable[[], Awaitable[None]],
-    ) -> tuple[Reply, bool]:
+        send: Send,
+    ) -> tuple[Reply, bool] | None:
+        """The reply, and whether to close on it; None: it was a download, and is sent."""
         operation = self._codec.operation(head)
         if location is None:
             return self._nothing_here(scope, operation), False
@@ -138,6 +150,11 @@ class Server:
         await start()
         found = None if target.id is None else await self._engine.look(target.id)
         answered = await self._decide(Request(scope), head, incoming, target, found, location, who)
+        if isinstance(answered, Download):
+            refused = await answered.answer(scope, incoming.receive, send)
+            if refused is None:
+                return None
+            answered = Answered(refused)
         outcome = answered.outcome
         if found is not None and _moved(found, outcome):
             found = await self._engine.look(found.record.id)
@@ -169,7 +186,7 @@ class Server:
         found: Found | None,
         location: Location,
         who: Who | None,
-    ) -> Answered:
+    ) -> Answered | Download:
         if who is None:
             upload = None if found is None else Upload(found.record, self._shelf)
             asked = await self._hooks.authorize(request, ACTIONS[target.operation], upload)
@@ -180,6 +197,8 @@ class Server:
             asked, compares = who, True
         if compares and found is not None and found.record.owner != asked.owner:
             found = None  # another's upload is none
+        if target.operation is Operation.DOWNLOAD:
+            return self._download(found, head)
         command = self._codec.read(head, target)
         match command:
             case Refused():
@@ -196,6 +215,13 @@ class Server:
                 return Answered(await self._engine.terminate(command.id, Reason.CLIENT))
             case _:
                 assert_never(command)
+
+    def _download(self, found: Found | None, head: Head) -> Answered | Download:
+        now = self._settings.clock()
+        if found is None:
+            return Answered(Refused(code=Code.UPLOAD_NOT_FOUND))
+        refused = decide.plan_download(found.record, now, held=found.held is not None)
+        return Download(Upload(found.record, self._shelf), head) if refused is None else Answered(refused)
 
     # ---- creation
 

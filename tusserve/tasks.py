@@ -52,13 +52,20 @@ class AppTasks:
         return task
 
     async def answer(
-        self, work: Callable[[Answer[T]], Coroutine[Any, Any, T]], *, left: Callable[[], None] | None = None
+        self,
+        work: Callable[[Answer[T]], Coroutine[Any, Any, T]],
+        *,
+        left: Callable[[], None] | None = None,
+        over: Callable[[], None] | None = None,
     ) -> T:
         """The answer that `work` gives or at last returns. It goes on to its end in any case; a caller that
-        is cancelled before there is an answer has `left` told."""
+        is cancelled before there is an answer has `left` told. `over` is told when the work has ended, also
+        if it was cancelled before it began."""
         answer: Answer[T] = Answer()
         task = self.start(work(answer))
         task.add_done_callback(lambda ended: _hand_over(ended, answer))
+        if over is not None:
+            task.add_done_callback(lambda _: over())
         try:
             return await asyncio.shield(answer.future)
         except asyncio.CancelledError:

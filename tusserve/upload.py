@@ -4,6 +4,7 @@ Owns `Upload`, what hooks are given and may answer, and the events; knows no pro
 Hooks get them, `TusApp` hands them out.
 """
 
+import json
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -14,8 +15,10 @@ from typing import Final, TypeAlias
 
 import anyio
 
+from tusserve.config import LONGEST_PERIOD
 from tusserve.contracts import Cursor, HasLocalPath, Place, StorageBackend, UploadStore
 from tusserve.errors import NotComplete
+from tusserve.protocol.fields import is_text
 from tusserve.protocol.metadata import Metadata
 from tusserve.protocol.records import Json, Kind, Reason, Refusal, UploadRecord, UploadState
 
@@ -207,7 +210,7 @@ class Accepted:
     from any gate; `max_size` (bytes, below the app's own), `expires_in` (the initial expiry), `headers` and
     `body` (of the 201) from `on_create` alone. `ValueError` for a key that is not relative and POSIX, has
     an empty, `.` or `..` part or is too long (1024 bytes, 255 a part), and for an expiry that is over at
-    once.
+    once or lasts for more than a century; `TypeError` for what cannot be sent or kept.
     """
 
     key: str | None = None
@@ -223,12 +226,33 @@ class Accepted:
             check_key(self.key)
         if self.expires_in is not None:
             check_expiry(self.expires_in)
+        _check_types(self)
 
 
 def check_expiry(expires_in: timedelta) -> None:
-    """Raise `ValueError` for a period in which nobody could send anything."""
-    if expires_in <= timedelta():
-        raise ValueError(f"expires_in must be longer than nothing, not {expires_in}")
+    """Raise `ValueError` for a period in which nobody could send anything, or that has no end."""
+    if not timedelta() < expires_in <= LONGEST_PERIOD:
+        raise ValueError(
+            f"expires_in must be longer than nothing and at most {LONGEST_PERIOD.days} days, not {expires_in}"
+        )
+
+
+def _check_types(accepted: Accepted) -> None:
+    """Raise `TypeError` where it is made, not when the answer is sent or the record is kept."""
+    wanted = {"content_type": str | None, "max_size": int | None, "body": bytes, "headers": Mapping}
+    for name, kind in wanted.items():
+        given: object = getattr(accepted, name)
+        if not isinstance(given, kind):
+            raise TypeError(f"{name}= of Accepted cannot be {type(given).__name__}")
+    for each in (*accepted.headers.keys(), *accepted.headers.values()):
+        if not isinstance(each, str):
+            raise TypeError(f"headers of Accepted are str, not {type(each).__name__}")
+    check_attributes(accepted.attributes)
+
+
+def check_attributes(attributes: Mapping[str, Json]) -> None:
+    """Raise `TypeError` or `ValueError` for what is no JSON, and so cannot be kept."""
+    json.dumps(dict(attributes), allow_nan=False)
 
 
 def check_key(key: str) -> None:
@@ -236,8 +260,7 @@ def check_key(key: str) -> None:
     at most 255 bytes each, which is what file systems take."""
     parts = key.split("/")
     odd = any(part in {"", ".", ".."} for part in parts)
-    no_text = any(letter in "\\\0" or "\ud800" <= letter <= "\udfff" for letter in key)
-    if odd or no_text:
+    if odd or not is_text(key) or "\\" in key or "\0" in key:
         raise ValueError(f"not a usable key: {key!r} (relative, parts joined by /, none empty, '.' or '..')")
     if len(key.encode()) > LONGEST_KEY or any(len(part.encode()) > LONGEST_NAME for part in parts):
         raise ValueError(

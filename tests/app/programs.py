@@ -100,6 +100,18 @@ async def create_asset(size_bytes: Annotated[int, Body(embed=True, ge=64, le=50 
     response.headers.update(tus.headers_for(upload))
     return {"id": upload.id, "upload_url": tus.url_for(upload)}
 """,
+    "h_others": """\
+from django.core.asgi import get_asgi_application
+from litestar import Litestar
+from litestar.handlers import asgi
+from quart import Quart
+from a_fastapi import tus
+
+litestar_app = Litestar([asgi("/files", is_mount=True, copy_scope=True)(tus)], lifespan=[tus.lifespan])
+quart_app = Quart(__name__)
+quart_app.asgi_app = tus.wrap(quart_app.asgi_app)
+django_app = tus.wrap(get_asgi_application())                # answers the lifespan that Django refuses
+""",
     "i_test": """\
 # (a whole storage of one's own is about 22 lines)
 from collections.abc import AsyncGenerator

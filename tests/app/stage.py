@@ -12,6 +12,7 @@ from typing import TypedDict, Unpack
 
 from tusserve import (
     Authorize,
+    Cors,
     Expiry,
     Extension,
     Observer,
@@ -196,6 +197,8 @@ class Options(TypedDict, total=False):
     sweep_every: timedelta | None
     timeouts: Timeouts
     base_url: str | None
+    cors: Cors | Collection[str] | None
+    downloads: bool
     idempotent_delete: bool
 
 

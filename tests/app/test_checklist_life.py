@@ -213,7 +213,7 @@ async def test_a48_a_length_may_be_said_again_but_not_changed() -> None:
 
 
 async def test_a49_a_deferral_is_refused_where_it_is_not_announced() -> None:
-    async with stage() as s:
+    async with stage(extensions=("creation", "expiration")) as s:
         announced = (await s.client.options("/files")).headers["tus-extension"]
         assert "creation-defer-length" not in announced
         assert_refused(await post(s, None, Upload_Defer_Length="1"), 400, "length_deferral_unsupported")

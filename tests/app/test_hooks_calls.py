@@ -4,7 +4,7 @@ import asyncio
 import functools
 import inspect
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Generator
 from datetime import timedelta
 
 import pytest
@@ -16,12 +16,16 @@ from tusserve import (
     Accepted,
     Action,
     Authorize,
+    ConfigError,
     Expiry,
     Kind,
+    MemoryStorage,
+    MemoryStore,
     NewUpload,
     OnCreate,
     Rejected,
     Timeouts,
+    TusApp,
     Upload,
     UploadState,
 )
@@ -541,3 +545,82 @@ async def test_a_creation_with_upload_whose_gate_fails_for_now_is_201_at_offset_
 def test_hooks_are_told_apart_as_the_docs_say() -> None:
     assert inspect.iscoroutinefunction(CalledInLoop.__call__)
     assert not inspect.iscoroutinefunction(CalledInThread.__call__)
+
+
+# ---- what is no hook, and what is no answer
+
+
+def _yields(*args: object) -> Generator[None]:
+    yield
+
+
+async def _yields_late(*args: object) -> AsyncGenerator[None]:
+    yield
+
+
+@pytest.mark.parametrize("hook", ["on_create", "on_first_chunk", "on_complete", "on_terminate", "observe"])
+@pytest.mark.parametrize("generator", [_yields, _yields_late, functools.partial(_yields_late, 1)])
+def test_what_would_only_begin_is_no_hook(hook: str, generator: object) -> None:
+    """It would never run, and the upload would be complete all the same."""
+    with pytest.raises(ConfigError, match=f"{hook}=.*yield"):
+        TusApp("/files", storage=MemoryStorage(), store=MemoryStore(), **{hook: generator})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("generator", [_yields, _yields_late])
+async def test_a_generator_that_a_hook_returns_is_a_failure(generator: Callable[..., object]) -> None:
+    async with stage(on_complete=lambda upload: generator(upload)) as s:  # type: ignore[arg-type,return-value]
+        url = await s.client.create("/files", length=5)
+        assert_refused(await s.client.append(url, b"hello"), 503, "hook_failed")
+
+
+async def test_a_hook_with_other_parameters_is_a_failure_that_is_tried_again_later() -> None:
+    async def takes_nothing() -> None: ...
+
+    async with stage(on_complete=takes_nothing) as s:  # type: ignore[arg-type]
+        url = await s.client.create("/files", length=5)
+        assert_refused(await s.client.append(url, b"hello"), 503, "hook_failed")
+        assert (s.kept(url).state, s.kept(url).attempts) == (UploadState.FINISHING, 1)
+        empty = await s.client.request("POST", "/files", headers={"Upload-Length": "0"})
+        assert_refused(empty, 503, "hook_failed")
+        assert {record.state for record in s.store.records.values()} == {
+            UploadState.FINISHING,
+            UploadState.GONE,
+        }
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"headers": {"X-N": 5}},
+        {"headers": {b"x": "y"}},
+        {"body": "text"},
+        {"max_size": "9"},
+        {"content_type": b"text/plain"},
+        {"attributes": {"at": timedelta(1)}},
+        {"attributes": {"size": float("nan")}},
+        {"expires_in": timedelta.max},
+    ],
+)
+async def test_an_answer_that_cannot_be_sent_or_kept_is_told_where_it_is_made(
+    wrong: dict[str, object],
+) -> None:
+    async with stage(on_create=lambda new, request: Accepted(**wrong)) as s:  # type: ignore[arg-type]
+        answer = await s.client.request("POST", "/files", headers={"Upload-Length": "5"})
+        assert_refused(answer, 503, "hook_failed")
+        assert s.nothing_kept()
+
+
+async def test_headers_of_a_refusal_may_be_bytes() -> None:
+    def refuse(request: Request, action: Action, upload: Upload | None) -> str | None:
+        raise HTTPException(401, "Who?", {b"www-authenticate": b"Bearer"})  # type: ignore[dict-item]
+
+    async with stage(authorize=refuse) as s:
+        answer = await s.client.request("HEAD", "/files/abc")
+        assert (answer.status, answer.headers["www-authenticate"]) == (401, "Bearer")
+
+
+async def test_an_owner_that_is_no_text_outside_of_python_is_a_failure() -> None:
+    async with stage(authorize=lambda request, action, upload: "\udce9t") as s:
+        answer = await s.client.request("POST", "/files", headers={"Upload-Length": "5"})
+        assert_refused(answer, 503, "hook_failed")
+        assert s.nothing_kept()

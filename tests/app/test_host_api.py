@@ -16,6 +16,7 @@ from tusserve import (
     Metadata,
     NotComplete,
     Rejected,
+    SQLiteStore,
     TusApp,
     Unsupported,
     Upload,
@@ -114,7 +115,7 @@ async def test_a_length_above_the_largest_is_rejected_with_413() -> None:
 
 
 async def test_what_the_plug_ins_cannot_do_is_unsupported() -> None:
-    async with stage() as s:
+    async with stage(extensions=["creation"]) as s:
         with pytest.raises(Unsupported):
             await s.tus.create(length=None)
         with pytest.raises(Unsupported):
@@ -409,3 +410,28 @@ async def test_a_hook_reads_the_upload_that_it_is_given(tmp_path: Path) -> None:
     async with stage(on_complete=done) as s:
         await s.whole(b"hello")
         assert (tmp_path / "copy").read_bytes() == b"hello"
+
+
+async def test_an_id_whose_bytes_are_still_there_is_taken_also_when_its_record_is_forgotten(
+    tmp_path: Path,
+) -> None:
+    clock = ManualClock()
+    tus = TusApp(
+        "/files",
+        storage=FileStorage(tmp_path / "bytes"),
+        store=SQLiteStore(tmp_path / "records.db", clock=clock),
+        expiry=Expiry(finished=timedelta(days=1)),
+        sweep_every=None,
+        clock=clock,
+    )
+    async with TusClient(tus) as client:
+        first = await tus.create(length=5, id="chosen")
+        assert (await client.append(tus.url_for(first), b"hello")).status == 204
+        path = (await tus.get("chosen") or first).local_path()
+        clock.advance(timedelta(days=2))
+        assert (await tus.sweep()).forgotten == 1
+        assert await tus.get("chosen") is None
+        with pytest.raises(IdTaken):
+            await tus.create(length=5, id="chosen")
+        assert path is not None
+        assert path.read_bytes() == b"hello"

@@ -370,11 +370,16 @@ async def _leave_beside(tus: TusApp) -> None:
         pass
 
 
-async def test_no_log_is_written_on_a_quiet_day(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_log_of_a_quiet_day_is_its_ends_and_refusals(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="tusserve")
     async with stage() as s:
         await _a_quiet_day(s)
-    assert not caplog.records
+    assert [(record.levelname, record.getMessage().split()[-1]) for record in caplog.records] == [
+        ("INFO", "complete"),
+        ("INFO", "upload_complete"),
+        ("INFO", "CLIENT"),
+        ("INFO", "upload_terminated"),
+    ]
 
 
 async def _a_quiet_day(s: Stage) -> None:

@@ -58,6 +58,7 @@ async def test_no_request_blocks_the_loop(tmp_path: Path) -> None:
         on_first_chunk=first,
         on_complete=complete,
         on_terminate=terminated,
+        downloads=True,
         sweep_every=None,
     )
     async with TusClient(tus) as client:
@@ -74,6 +75,9 @@ async def test_no_request_blocks_the_loop(tmp_path: Path) -> None:
         assert upload is not None
         async with upload.open() as chunks:
             assert b"".join([chunk async for chunk in chunks]) == DATA
+        for wanted, status in ((None, 200), ("bytes=5-600000", 206)):
+            answer = await client.request("GET", url, headers={"Range": wanted})
+            assert (answer.status, len(answer.body) > 0) == (status, True)
         await tus.sweep()
         assert (await client.delete(url)).status == 204
         assert (await client.head(url)).status == 410

@@ -1,5 +1,6 @@
 """The programs that the documentation prints, run as they are printed."""
 
+import logging
 import sys
 from collections.abc import Callable, Generator
 from datetime import timedelta
@@ -10,6 +11,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
+from tests.app.hosts import configure_django
 from tests.app.programs import HOST, PROGRAMS
 from tests.app.stage import OCTETS, id_of
 from tusserve import MemoryStorage, MemoryStore, TusApp
@@ -198,6 +200,18 @@ async def test_e_precreate(program: Program) -> None:
         assert (await client.append(url, b"x" * 100, headers=token("bob"))).status == 404
         assert [(await client.delete(url, headers=ann)).status for _ in range(2)] == [204, 204]
         assert made["id"] not in myapp.ROWS
+
+
+async def test_h_others(program: Program, caplog: pytest.LogCaptureFixture) -> None:
+    configure_django()
+    root = logging.getLogger()
+    handlers, level = [*root.handlers], root.level
+    h = program("h_others")
+    root.handlers[:], root.level = handlers, level  # Litestar put its own there
+    for app in (h.litestar_app, h.quart_app, h.django_app):
+        async with TusClient(app) as client:
+            await works(client, "/files")
+    assert not warnings_in(caplog)
 
 
 async def test_i_test(program: Program, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """The reaper: what is due and what it does about it, and that nobody's trouble is another's."""
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +17,7 @@ from tests.app.stage import (
     until,
 )
 from tests.app.test_hooks_calls import errors
-from tusserve import Expiry, Reason, SweepReport, TusApp, Upload, UploadState
+from tusserve import Expiry, FileStorage, Reason, SQLiteStore, SweepReport, TusApp, Upload, UploadState
 from tusserve.contracts import Cursor, Place
 from tusserve.errors import StorageUnavailable, StoreUnavailable
 from tusserve.testing.client import TusClient
@@ -347,3 +348,38 @@ def test_a_report_is_true_if_it_tells_anything() -> None:
     assert not SweepReport()
     assert SweepReport(strays=1)
     assert SweepReport(skipped=1)
+
+
+async def test_what_somebody_writes_is_no_stray_however_old_a_clock_says_it_is(tmp_path: Path) -> None:
+    """The clock jumps over the longest expiry while a body is on its way, and a sweep follows."""
+    clock = ManualClock(datetime.now(UTC))
+    tus = TusApp(
+        "/files",
+        storage=FileStorage(tmp_path / "bytes"),
+        store=SQLiteStore(tmp_path / "records.db"),
+        sweep_every=None,
+        clock=clock,
+    )
+    body = bytes(800_000)
+    async with TusClient(tus) as client:
+        url = await client.create("/files", length=900_000)
+        async with client.half_open(url, body[:600_000], content_length=len(body)) as patch:
+            await patch.until_asked()
+            await until(lambda: bool(list((tmp_path / "bytes/data").rglob("*.*"))))
+            clock.advance(timedelta(days=8))
+            assert (await tus.sweep()).strays == 0
+            await patch.more(body[600_000:])
+            patch.end()
+            assert (await patch.response()).status == 204
+        answer = await client.append(url, bytes(100_000), at=800_000)
+        assert answer.status == 204, answer
+
+
+async def test_uploads_of_an_app_without_expiry_lose_the_date_that_they_had() -> None:
+    async with stage() as s:
+        url = await s.client.create("/files", length=5)
+    async with stage(storage=s.storage, store=s.store, clock=s.clock, expiry=None) as after:
+        assert (await after.client.append(url, b"he")).status == 204
+        after.clock.advance(timedelta(days=400))
+        assert not await after.tus.sweep()
+        assert await after.client.offset(url) == 2

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from tests.blackbox import appending, contending, creating, hostile
+from tests.blackbox import appending, contending, creating, extending, hostile
 from tests.blackbox.refusing import refusal_checks
 from tests.blackbox.target import Check
 
@@ -11,6 +11,7 @@ CHECKS: Final[Sequence[Check]] = (
     *creating.CHECKS,
     *appending.CHECKS,
     *contending.CHECKS,
+    *extending.CHECKS,
     *hostile.CHECKS,
     *refusal_checks(),
 )

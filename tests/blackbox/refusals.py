@@ -318,9 +318,12 @@ def _creations() -> Iterator[Refusal]:
     large = ("Upload-Metadata", "a " + "YWJj" * 16_000)
     yield replace(bad, clause="A45", what="64 KB", code="metadata_too_large", headers=post(ten, large))
     defer = ("Upload-Defer-Length", "1")
-    refused = "length_deferral_unsupported"
-    yield replace(bad, clause="A49", what="a length for later", code=refused, headers=post(defer))
-    yield replace(bad, clause="A39", what="a length, and for later", code=refused, headers=post(ten, defer))
+    both = "length_contradicted"
+    yield replace(bad, clause="A39", what="a length, and for later", code=both, headers=post(ten, defer))
+    for value in ("0", "2", "", "true", "1, 1"):
+        told = ("Upload-Defer-Length", value)
+        what = f"a length for later: {value!r}"
+        yield replace(bad, clause="A40", what=what, code="invalid_header", headers=post(told))
     for kind in ("partial", "final;/files/a /files/b"):
         told = ("Upload-Concat", kind)
         code = "concatenation_unsupported"

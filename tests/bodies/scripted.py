@@ -106,6 +106,7 @@ def pump_of(
     head: int = 0,
     checkpoint_bytes: int = CHECKPOINT_BYTES,
     timeouts: Timeouts | None = None,
+    atomic: bool = False,
     lookout: Lookout | None = None,
     hung: Callable[[], None] = lambda: None,
 ) -> Pump:
@@ -114,6 +115,7 @@ def pump_of(
         room=room,
         expected=expected,
         head=head,
+        atomic=atomic,
         checkpoint_bytes=checkpoint_bytes,
         timeouts=timeouts or Timeouts(),
     )

@@ -22,12 +22,13 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """The sentence with which the command refuses."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
+    root, ours = logging.getLogger(), logging.getLogger("tusserve")
+    handlers, level, our_level = list(root.handlers), root.level, ours.level
     try:
         assert run(arguments) == 2
     finally:  # a process that goes on must not keep the logging of one that would have ended
         root.handlers[:], root.level = handlers, level
+        ours.setLevel(our_level)
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.startswith("tusserve: ")
@@ -51,6 +52,8 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["serve", "x", "--behind-proxy=everyone"], "'everyone' is not a network"),
         (["serve", "x", "--behind-proxy", "10.0.0.0/8"], "10.0.0.0/8"),
         (["serve", "x", "--base-url", "here"], "'here' is not an address"),
+        (["serve", "x", "--cors-origin", ","], "',' is no origin"),
+        (["serve", "x", "--cors-origin", ""], "'' is no origin"),
         (["serve", "x", "--path", "files"], "'files' is not a path"),
         (["sweep", "x", "--port", "1"], "--port"),
         (["frobnicate"], "frobnicate"),
@@ -72,6 +75,11 @@ def test_a_wrong_environment_is_one_sentence(
 
 def test_an_unknown_extension_is_one_sentence(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "'teleport'" in refused(capsys, "serve", str(tmp_path), "--extensions", "creation,teleport")
+
+
+def test_an_origin_that_is_none_is_one_sentence(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    said = refused(capsys, "serve", str(tmp_path), "--cors-origin", "*", "--cors-origin", "a.example/")
+    assert "like 'https://app.example.com'" in said and "'a.example/'" in said
 
 
 def test_a_busy_port_is_one_sentence(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -110,7 +118,7 @@ def test_sweep_makes_no_records(capsys: pytest.CaptureFixture[str], tmp_path: Pa
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--version"]) == 0
     assert capsys.readouterr().out.startswith("tusserve ")
-    for arguments in ([], ["--help"], ["serve", "--help"], ["sweep", "--help"]):
+    for arguments in ([], ["--help"], *([name, "--help"] for name in ("serve", "sweep", "ls", "show", "rm"))):
         assert run(arguments) == 0
         said = capsys.readouterr()
         assert "Usage: tusserve" in said.out

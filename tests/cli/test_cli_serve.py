@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.raw_http import Connection, head_of
-from tests.serving_process import NotStarted, tusserve
+from tests.serving_process import NotStarted, ServingProcess, tusserve
 
 TUSSERVE = [sys.executable, "-m", "tusserve"]
 
@@ -92,6 +92,45 @@ def test_a_proxy_is_believed_only_if_told_so(tmp_path: Path) -> None:
 def test_base_url(tmp_path: Path) -> None:
     with tusserve(tmp_path, "--base-url", "https://a.example/b/") as server:
         assert (location(server.address) or "").startswith("https://a.example/b/files/")
+
+
+ORIGINS = ("https://a.example", "https://b.example", "http://localhost:3000")
+
+
+@pytest.mark.parametrize("typed", [True, False], ids=["typed", "from the environment"])
+def test_pages_of_other_origins(tmp_path: Path, typed: bool) -> None:
+    options = [word for origin in ORIGINS for word in ("--cors-origin", origin)] if typed else []
+    env = {"TUSSERVE_CORS_ORIGIN": "" if typed else " ".join(ORIGINS)}
+    command = [*TUSSERVE, "serve", str(tmp_path), "--port", "0", *options]
+    with ServingProcess(command, env=env) as server, Connection(server.address) as connection:
+        for origin in (*ORIGINS, "https://c.example"):
+            answer = connection.ask("HEAD", "/files/none", [("Origin", origin)])
+            assert answer.status == 404
+            assert answer.one("access-control-allow-origin") == (origin if origin in ORIGINS else None)
+            preflight = [("Origin", origin), ("Access-Control-Request-Method", "PATCH")]
+            answer = connection.ask("OPTIONS", "/files/", preflight)
+            assert answer.one("access-control-allow-origin") == (origin if origin in ORIGINS else None)
+
+
+@pytest.mark.parametrize(
+    ("options", "variable", "gives"),
+    [
+        ([], "", False),
+        (["--download"], "", True),
+        (["--download"], "0", True),
+        ([], "1", True),
+        (["--no-download"], "true", False),
+    ],
+)
+def test_downloads(tmp_path: Path, options: list[str], variable: str, gives: bool) -> None:
+    command = [*TUSSERVE, "serve", str(tmp_path), "--port", "0", *options]
+    env = {"TUSSERVE_DOWNLOAD": variable}
+    with ServingProcess(command, env=env) as server, Connection(server.address) as connection:
+        url = connection.create("/files/", 5)
+        assert connection.append(url, 0, b"hello").status == 204
+        answer = connection.ask("GET", url, [("Range", "bytes=1-2")])
+        assert answer.status == (206 if gives else 405)
+        assert not gives or answer.body == b"el"
 
 
 def test_a_folder_of_other_records_is_refused(tmp_path: Path) -> None:

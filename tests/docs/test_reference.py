@@ -12,9 +12,25 @@ from typer.models import ArgumentInfo, OptionInfo
 
 import tusserve
 import tusserve.cli as cli
-from tusserve import Accepted, Expiry, SweepReport, Timeouts, TusApp, Upload, contracts, errors
-from tusserve.config import EXTENSIONS, Settings
-from tusserve.protocol.tus1 import ANSWERS
+from tusserve import (
+    Accepted,
+    Expiry,
+    MemoryStorage,
+    MemoryStore,
+    SweepReport,
+    Timeouts,
+    TusApp,
+    Upload,
+    cli_logging,
+    contracts,
+    errors,
+)
+from tusserve.cli_uploads import ls, rm, show
+from tusserve.cli_words import everything
+from tusserve.config import Settings, utc_now
+from tusserve.protocol import life
+from tusserve.protocol.tus1 import ANSWERS, EXTENSIONS
+from tusserve.upload import Shelf
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 HOOKS = (
@@ -115,7 +131,7 @@ def options(command: Callable[..., None]) -> dict[str, tuple[str, str]]:
             info.default,
             *(info.param_decls or ()),
         )  # inside Annotated a flag comes first, as `default`
-        flag, variable = str(declared[0]), info.envvar
+        flag, variable = str(declared[0]).split("/")[0], info.envvar
         assert variable == "TUSSERVE_" + flag.removeprefix("--").upper().replace("-", "_")
         found[flag] = (variable, "" if parameter.default in (None, False) else str(parameter.default))
     return found
@@ -126,7 +142,7 @@ TOLD_OTHERWISE = {"--extensions": "all", "--state": "DIR/tusserve.db"}
 
 def test_every_option_of_serve() -> None:
     told = {
-        named(cells[0]).split("[")[0]: (named(cells[1]), cells[2])
+        re.split(r"[\[/]", named(cells[0]))[0]: (named(cells[1]), cells[2])
         for cells in rows("reference/command-line.md", "`tusserve serve DIR`")
     }
     assert told == {
@@ -143,6 +159,45 @@ def test_every_option_of_sweep() -> None:
     for flag, (variable, default) in options(cli.sweep).items():
         assert variable in page
         assert options(cli.serve).get(flag, (variable, default)) == (variable, default)
+
+
+@pytest.mark.parametrize(("command", "usage"), [(ls, "ls DIR"), (show, "show DIR ID"), (rm, "rm DIR ID...")])
+def test_every_option_of_the_operators(command: Callable[..., None], usage: str) -> None:
+    told = {
+        named(cells[0]).split()[0]: named(cells[1])
+        for cells in rows("reference/command-line.md", f"`tusserve {usage}`")
+        if cells[0].startswith("`--")
+    }
+    assert told == {flag: variable for flag, (variable, _) in options(command).items()}
+
+
+def test_every_field_of_an_upload_that_is_shown() -> None:
+    record, shelf = (
+        life.open_upload(
+            id="x",
+            name="default",
+            owner=None,
+            length=1,
+            max_size=1,
+            metadata=None,
+            gated=False,
+            now=utc_now(),
+            expiry=None,
+        ),
+        Shelf(MemoryStorage(), MemoryStore()),
+    )
+    told = {
+        name
+        for cells in rows("how-to/look-after-uploads.md", "What is told of an upload")
+        for name in re.findall("`([a-z_]+)`", cells[0])
+    }
+    assert told == set(everything(record, None, shelf, utc_now()))
+
+
+def test_every_field_of_a_log_line() -> None:
+    page = (DOCS / "how-to/serve.md").read_text().split("## Logs")[1].split("There is no access log")[0]
+    told = set(re.findall(r"`([a-z]+)`", page))
+    assert told == {*"time level logger message error".split(), *cli_logging._FIELDS.values()}  # noqa: SIM905
 
 
 def test_every_line_of_a_sweep() -> None:

@@ -110,19 +110,30 @@ def silent_way(tmp_path: Path) -> Generator[Way]:
 
 
 @pytest.fixture(scope="session")
-def tus_js(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., "subprocess.CompletedProcess[str]"]:
-    """Runs upload.mjs; the npm client is installed for this test run."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
+def node_place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with upload.mjs and the npm client, installed for this test run."""
+    npm = shutil.which("npm")
+    if npm is None:
         pytest.skip("node and npm are needed for tus-js-client: install nodejs and npm")
     place = tmp_path_factory.mktemp("node")
     for name in ("package.json", "upload.mjs"):
         shutil.copy(HERE / name, place)
     install = [npm, "install", "--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error"]
     subprocess.run(install, cwd=place, check=True, timeout=240)
+    return place
+
+
+@pytest.fixture(scope="session")
+def tus_js(node_place: Path) -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """Runs upload.mjs."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node and npm are needed for tus-js-client: install nodejs and npm")
 
     def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
         command = [node, "upload.mjs", *arguments]
-        return subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=120, check=False)
+        return subprocess.run(
+            command, cwd=node_place, capture_output=True, text=True, timeout=120, check=False
+        )
 
     return run

@@ -48,14 +48,15 @@ def test_a09_options_is_204_with_the_versions(codec: Tus1) -> None:
 def test_a10_extensions_are_listed_in_our_order_or_not_at_all() -> None:
     assert "tus-extension" not in fields_of(NONE.capabilities())
     assert fields_of(ALL.capabilities())["tus-extension"] == (
-        "creation,creation-with-upload,creation-defer-length,expiration,termination"
+        "creation,creation-with-upload,creation-defer-length,expiration,checksum,termination"
     )
     some = Tus1(extensions=frozenset({"termination", "expiration"}), max_size=1)
     assert fields_of(some.capabilities())["tus-extension"] == "expiration,termination"
 
 
 @pytest.mark.parametrize(
-    "extensions", [{"checksum"}, {"creation", "concatenation"}, {"Creation"}, {"creation-with-upload"}]
+    "extensions",
+    [{"checksum-trailer"}, {"creation", "concatenation"}, {"Creation"}, {"creation-defer-length"}],
 )
 def test_a10_what_does_not_work_cannot_be_announced(extensions: set[str]) -> None:
     with pytest.raises(ValueError, match=r"extension|need creation"):
@@ -66,8 +67,9 @@ def test_a11_the_limit_is_told() -> None:
     assert fields_of(ALL.capabilities())["tus-max-size"] == str(MAX_SIZE)
 
 
-def test_a12_no_checksum_is_announced_and_no_algorithm() -> None:
-    assert "tus-checksum-algorithm" not in fields_of(ALL.capabilities())
+def test_a12_the_algorithms_are_announced_with_the_extension() -> None:
+    assert fields_of(ALL.capabilities())["tus-checksum-algorithm"] == "sha1,sha256,sha512,md5,crc32"
+    assert "tus-checksum-algorithm" not in fields_of(NONE.capabilities())
 
 
 @pytest.mark.parametrize("id", [None, ID, "unknown", "..", "%2e%2e/%00", "x" * 9999, ""])

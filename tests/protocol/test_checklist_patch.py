@@ -223,11 +223,6 @@ def test_a50_without_a_known_length_the_limit_holds_for_each_patch() -> None:
     assert ask(patch_of(40, 960), DEFERRED, kept=1000).status == 204
 
 
-def test_an_unknown_checksum_is_not_read_because_none_is_announced() -> None:
-    reply = ask(patch_of(40, 1, ("Upload-Checksum", "nonsense")), KNOWN, kept=41)
-    assert reply.status == 204
-
-
 def test_what_is_locked_may_be_tried_again() -> None:
     reply = ALL.render(Refused(code=Code.UPLOAD_LOCKED), Operation.APPEND, id=ID)
     assert reply.status == 423

@@ -6,7 +6,7 @@ import pytest
 
 from tests.protocol.samples import HOUR, ID, MAX_SIZE, NOW, POLICY, record_in
 from tusserve.protocol.commands import Append, Command, Create, Ends, Inspect, Terminate
-from tusserve.protocol.decide import End, Plan, Policy, Receive, plan, plan_creation
+from tusserve.protocol.decide import End, Plan, Policy, Receive, plan, plan_creation, plan_download
 from tusserve.protocol.outcomes import Refused
 from tusserve.protocol.records import Kind, Reason, Refusal, UploadRecord, UploadState
 
@@ -51,6 +51,22 @@ def test_every_state_with_every_command(state: UploadState, held: bool, due: boo
     record = record_in(state, due_at=NOW if due else NOW + HOUR, expires_at=NOW if expired else NOW + HOUR)
     planned = tuple(word(plan(record, command, NOW, held=held)) for command in COMMANDS.values())
     assert planned == fitting[0]
+
+
+@pytest.mark.parametrize(("state", "held", "expired"), [*product(UploadState, *[(False, True)] * 2)])
+def test_only_what_is_complete_is_given_out(state: UploadState, held: bool, expired: bool) -> None:
+    record = record_in(state, expires_at=NOW if expired else NOW + HOUR)
+    refused = plan_download(record, NOW, held=held)
+    if state is COMPLETE:
+        assert refused is None
+        return
+    assert refused is not None
+    if state in (ENDING, GONE):
+        assert refused.code == "upload_terminated"
+    elif state in (RECEIVING, WAITING) and expired and not held:
+        assert refused.code == "upload_expired"
+    else:
+        assert refused.code == "upload_not_complete"
 
 
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)

@@ -138,7 +138,7 @@ def test_a_body_of_version_1_can_be_read_for_ever() -> None:
 @settings(deadline=None)
 def test_moments_are_kept_to_the_microsecond(moment: datetime) -> None:
     assert from_micros(to_micros(moment)) == moment
-    elsewhere = moment.replace(year=2026).astimezone(timezone(timedelta(hours=5, minutes=30)))
+    elsewhere = moment.replace(year=2024).astimezone(timezone(timedelta(hours=5, minutes=30)))
     assert from_micros(to_micros(elsewhere)) == elsewhere
 
 

@@ -9,6 +9,7 @@ import pytest
 from tests.protocol.samples import EXPIRY, HOUR, ID, NOW, record_in
 from tusserve.protocol.commands import Append, Ends
 from tusserve.protocol.decide import BodyEnd, Settled, settle
+from tusserve.protocol.digests import Digest
 from tusserve.protocol.life import FOLLOWERS, Kept
 from tusserve.protocol.outcomes import Appended, Refused
 from tusserve.protocol.records import Expiry, UploadRecord, UploadState
@@ -18,6 +19,7 @@ RECEIVING, FINISHING, COMPLETE = UploadState.RECEIVING, UploadState.FINISHING, U
 KNOWN = record_in(RECEIVING)
 DEFERRED = record_in(RECEIVING, length=None)
 AFTER_ALL = (BodyEnd.WHOLE, BodyEnd.CUT, BodyEnd.PREEMPTED, BodyEnd.STALLED)
+FOR_NOTHING = (BodyEnd.OVERRAN, BodyEnd.CORRUPT)
 BEFORE_THE_END = (BodyEnd.CUT, BodyEnd.PREEMPTED, BodyEnd.STALLED)
 
 
@@ -52,6 +54,9 @@ TABLE = [
     # more than there was room for: the record stays as it is, so the bytes do not count
     Row(KNOWN, None, None, (BodyEnd.OVERRAN,), None, "body_too_long", 40),
     Row(DEFERRED, 100, None, (BodyEnd.OVERRAN,), None, "body_too_long", 40),
+    # another body than the client meant: the same
+    Row(KNOWN, None, None, (BodyEnd.CORRUPT,), None, "checksum_mismatch", 40),
+    Row(DEFERRED, 40, None, (BodyEnd.CORRUPT,), None, "checksum_mismatch", 40),
 ]
 
 
@@ -122,7 +127,7 @@ def test_what_holds_for_every_body(end: BodyEnd, ends: Ends, expiry: Expiry | No
             assert (after.state is RECEIVING) == (end is not BodyEnd.WHOLE)
         if after.state is not RECEIVING:
             assert isinstance(result.outcome, Appended)
-            assert end is not BodyEnd.OVERRAN
+            assert end not in FOR_NOTHING
         if after.state is COMPLETE:
             assert sealed
             assert not before.gated
@@ -133,7 +138,7 @@ def test_what_holds_for_every_body(end: BodyEnd, ends: Ends, expiry: Expiry | No
             assert after.due_at == after.expires_at
         if result.record is not None:
             assert result.record != before, "a commit that changes nothing is not asked for"
-            assert end is not BodyEnd.OVERRAN
+            assert end not in FOR_NOTHING
 
 
 def test_every_end_is_in_the_table() -> None:
@@ -162,3 +167,13 @@ def test_kept_bytes_move_the_expiry_and_others_do_not() -> None:
             assert after is not None
             assert after.expires_at == expires_at
             assert after.due_at == expires_at
+
+
+@pytest.mark.parametrize("end", BEFORE_THE_END)
+@pytest.mark.parametrize("declared", [None, 40, 100])
+def test_a67_what_was_not_checked_changes_nothing(end: BodyEnd, declared: int | None) -> None:
+    command = Append(
+        id=ID, offset=40, content_length=None, length=declared, digest=Digest("crc32", b"\0\0\0\0")
+    )
+    result = settle(DEFERRED, command, end, None, NOW, EXPIRY)
+    assert (result.record, word(result), offset_told(result)) == (None, "upload_interrupted", 40)

@@ -629,3 +629,52 @@ async def test_where_the_bytes_are_is_known_once_they_are_sealed(tmp_path: Path)
             assert path is not None
             assert path.read_bytes() == BODY
             assert key is None or path == tmp_path / "files" / key
+
+
+@pytest.mark.anyio
+async def test_a_disk_that_is_away_loses_no_upload_and_takes_no_byte(tmp_path: Path) -> None:
+    """As after an umount: an empty folder stands where the uploads were, and then they are back."""
+    place, disk = tmp_path / "uploads", tmp_path / "disk"
+    async with opened(FileStorage, place) as bench:
+        begun, fresh = bench.upload("begun"), bench.upload("fresh")
+        await begun.append(BODY)
+        place.rename(disk)
+        place.mkdir()
+        for work in (
+            partial(begun.append, b"more"),
+            partial(fresh.append, BODY),
+            begun.content,
+            partial(begun.seal, commit=False),
+            partial(begun.discard),
+        ):
+            with pytest.raises(StorageUnavailable):
+                await work()
+        assert list(place.iterdir()) == []
+        place.rmdir()
+        disk.rename(place)
+        await begun.append(b"more")
+        await fresh.append(BODY)
+        assert await begun.content() == BODY + b"more"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("everything", [False, True])
+@pytest.mark.parametrize("durability", ["full", "none"])
+async def test_a_file_that_is_removed_under_its_writer_is_lost(
+    tmp_path: Path, durability: Durability, everything: bool
+) -> None:
+    async with opened(partial(FileStorage, durability=durability), tmp_path) as bench:
+        upload = bench.upload()
+        async with upload.writer(upload.take()) as writer:
+            await writer.write(made_up(3_000_000, 1))
+            await writer.write(made_up(3_000_000, 2))
+            for path in files_in(tmp_path):
+                path.unlink()
+            await writer.write(made_up(100_000, 3))
+            with pytest.raises(CursorLost):
+                await writer.flush(everything)
+
+
+def test_an_empty_path_is_not_the_working_directory() -> None:
+    with pytest.raises(ConfigError, match="empty path"):
+        FileStorage("")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
 
+from tusserve.protocol.digests import Digest
 from tusserve.protocol.records import Kind
 
 
@@ -22,7 +23,7 @@ class Ends(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Create:
     """Open a new upload. `carries_body`: the request's own body is its first bytes; `content_length` is that
-    body's, None where it is not told beforehand."""
+    body's, None where it is not told beforehand, and `digest` what that body must hash to."""
 
     length: int | None
     metadata: str | None = None
@@ -31,6 +32,7 @@ class Create:
     carries_body: bool = False
     content_length: int | None = 0
     ends: Ends = Ends.AT_LENGTH
+    digest: Digest | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,13 +44,15 @@ class Inspect:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Append:
-    """Add the request's body at `offset`. `length` is the upload's, where this request declares it."""
+    """Add the request's body at `offset`. `length` is the upload's, where this request declares it. With a
+    `digest` the body is kept whole if it hashes to it, or else not at all."""
 
     id: str
     offset: int
     content_length: int | None
     ends: Ends = Ends.AT_LENGTH
     length: int | None = None
+    digest: Digest | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

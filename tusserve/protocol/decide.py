@@ -67,6 +67,9 @@ def plan_creation(command: Create, policy: Policy) -> Refused | None:
         return Refused(
             code=Code.LENGTH_TOO_SHORT, message=f"An upload here has at least {policy.min_size} bytes."
         )
+    takes_nothing = declared == 0 or not command.carries_body
+    if takes_nothing and command.digest is not None and not command.digest.is_of_nothing:
+        return Refused(code=Code.CHECKSUM_MISMATCH)
     if command.carries_body and command.content_length is not None:
         if declared is None and command.content_length > policy.max_size:
             return Refused(code=Code.UPLOAD_TOO_LARGE)
@@ -97,6 +100,13 @@ def plan(record: UploadRecord | None, command: Command, now: datetime, *, held: 
             raise AssertionError("a creation meets no record")
         case _:
             assert_never(command)
+
+
+def plan_download(record: UploadRecord, now: datetime, *, held: bool) -> Refused | None:
+    """Whether the bytes of an upload may be given out; None: they may. As `plan` where it has ended."""
+    if (gone := _gone(record, now, held=held)) is not None:
+        return gone
+    return None if record.state is UploadState.COMPLETE else Refused(code=Code.UPLOAD_NOT_COMPLETE)
 
 
 def _gone(record: UploadRecord, now: datetime, *, held: bool) -> Refused | None:
@@ -152,6 +162,8 @@ def _plan_append(record: UploadRecord, command: Append) -> Plan:
         )
     if command.offset != record.offset:
         return Refused(code=Code.OFFSET_MISMATCH, offset=record.offset)
+    if command.content_length == 0 and command.digest is not None and not command.digest.is_of_nothing:
+        return Refused(code=Code.CHECKSUM_MISMATCH, offset=record.offset)
     if command.content_length == 0 and command.length is None and command.ends is not Ends.YES:
         return Report()  # An empty body changes nothing, so it needs no lease and disturbs nobody.
     return Receive(room=limit - record.offset)
@@ -162,6 +174,11 @@ def _append_to_complete(record: UploadRecord, command: Append) -> Plan:
         return Refused(code=Code.UPLOAD_COMPLETE)
     if command.offset != record.offset:
         return Refused(code=Code.OFFSET_MISMATCH, offset=record.offset)
+    if command.digest is not None and not command.digest.is_of_nothing:
+        return Refused(
+            code=Code.CHECKSUM_MISMATCH if command.content_length == 0 else Code.UPLOAD_COMPLETE,
+            offset=record.offset if command.content_length == 0 else None,
+        )
     return Report() if command.content_length == 0 else ReportIfEmpty()
 
 
@@ -190,6 +207,8 @@ class BodyEnd(StrEnum):
     """The client went away."""
     OVERRAN = "OVERRAN"
     """It had more bytes than there was room for."""
+    CORRUPT = "CORRUPT"
+    """It ended by itself, and does not hash to what the client said."""
     PREEMPTED = "PREEMPTED"
     """Another request, or the server's own shutdown, needed the upload."""
     STALLED = "STALLED"
@@ -216,6 +235,11 @@ def settle(
     match end:
         case BodyEnd.OVERRAN:
             return Settled(None, Refused(code=Code.BODY_TOO_LONG, offset=record.offset))
+        case BodyEnd.CORRUPT:
+            return Settled(None, Refused(code=Code.CHECKSUM_MISMATCH, offset=record.offset))
+        case BodyEnd.CUT | BodyEnd.PREEMPTED | BodyEnd.STALLED if command.digest is not None:
+            # What was not checked is not kept.
+            return Settled(None, Refused(code=Code.UPLOAD_INTERRUPTED, offset=record.offset))
         case BodyEnd.WHOLE | BodyEnd.CUT | BodyEnd.PREEMPTED | BodyEnd.STALLED:
             pass
         case _:

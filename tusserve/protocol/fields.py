@@ -34,6 +34,11 @@ def is_id(text: str) -> bool:
     return text.replace("-", "0").replace("_", "0").isalnum()
 
 
+def is_text(text: str) -> bool:
+    """Whether it can be stored and sent: no lone surrogates, which only Python has."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
 def media_type(content_type: str) -> str:
     """The type and subtype of a Content-Type in lower case, its parameters left out."""
     return content_type.partition(";")[0].strip(" \t").lower()

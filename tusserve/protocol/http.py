@@ -100,6 +100,8 @@ class Reply:
     headers: tuple[tuple[str, str], ...]
     body: bytes = b""
     problem: Problem | None = None
+    code: str | None = None
+    """The code of a refusal, also where there is no body that could tell it."""
 
 
 PROBLEM_TYPE: Final = "application/problem+json"

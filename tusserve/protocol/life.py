@@ -81,14 +81,15 @@ def expire_in(record: UploadRecord, period: timedelta) -> UploadRecord:
 
 
 def advance(record: UploadRecord, kept: Kept, now: datetime, expiry: Expiry | None) -> UploadRecord:
-    """The record with what the storage kept. Kept bytes renew the expiry, also to an earlier date."""
+    """The record with what the storage kept. Kept bytes renew the expiry, also to an earlier date, or to
+    none where uploads do not expire any more."""
     if kept.offset < record.offset:
         raise AssertionError(
             f"upload {record.id}: the storage went back from {record.offset} to {kept.offset}"
         )
     expires_at = record.expires_at
-    if kept.offset > record.offset and expiry is not None:
-        expires_at = now + expiry.idle
+    if kept.offset > record.offset:
+        expires_at = None if expiry is None else now + expiry.idle
     return replace(
         record,
         offset=kept.offset,

@@ -29,6 +29,8 @@ class Code(StrEnum):
     LENGTH_TOO_SHORT = "length_too_short"
     LENGTH_DEFERRAL_UNSUPPORTED = "length_deferral_unsupported"
     CONCATENATION_UNSUPPORTED = "concatenation_unsupported"
+    INVALID_CHECKSUM = "invalid_checksum"
+    CHECKSUM_UNSUPPORTED = "checksum_unsupported"
     UNSUPPORTED_CONTENT_TYPE = "unsupported_content_type"
     BODY_NOT_ALLOWED = "body_not_allowed"
     # The upload
@@ -39,9 +41,12 @@ class Code(StrEnum):
     UPLOAD_LOST = "upload_lost"
     UPLOAD_COMPLETE = "upload_complete"
     UPLOAD_FINAL = "upload_final"
+    UPLOAD_NOT_COMPLETE = "upload_not_complete"
+    RANGE_NOT_SATISFIABLE = "range_not_satisfiable"
     UPLOAD_TOO_LARGE = "upload_too_large"
     BODY_TOO_LONG = "body_too_long"
     OFFSET_MISMATCH = "offset_mismatch"
+    CHECKSUM_MISMATCH = "checksum_mismatch"
     FIRST_CHUNK_TOO_SHORT = "first_chunk_too_short"
     KEY_TAKEN = "key_taken"
     # Not now

@@ -6,9 +6,10 @@ storage, no hook and no body. The app calls `route`, then `read`, then `render`.
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, assert_never
+from typing import Final, Literal, TypeAlias, assert_never, get_args
 
 from tusserve.protocol.commands import Append, Command, Create, Inspect, Terminate
+from tusserve.protocol.digests import Digest
 from tusserve.protocol.fields import is_id, media_type, parse_number
 from tusserve.protocol.http import Head, Reply
 from tusserve.protocol.metadata import Metadata
@@ -24,6 +25,7 @@ from tusserve.protocol.outcomes import (
 )
 from tusserve.protocol.records import UploadRecord
 from tusserve.protocol.tus1_answers import (
+    ALGORITHMS,
     ANSWERS,
     TERMINATED,
     VERSION,
@@ -35,17 +37,21 @@ from tusserve.protocol.tus1_answers import (
     refused_by_host,
 )
 
-__all__ = ["ANSWERS", "CONTENT_TYPE", "EXTENSIONS", "VERSION", "Operation", "Target", "Tus1"]
+__all__ = ["ANSWERS", "CONTENT_TYPE", "EXTENSIONS", "VERSION", "Extension", "Operation", "Target", "Tus1"]
 
 CONTENT_TYPE: Final = "application/offset+octet-stream"
-EXTENSIONS: Final = (
+Extension: TypeAlias = Literal[
     "creation",
     "creation-with-upload",
     "creation-defer-length",
     "expiration",
+    "checksum",
     "termination",
-)
-"""The extensions that this codec can speak, in the order in which it announces them."""
+]
+"""The extensions of TUS 1.0.0 that tusserve has."""
+
+EXTENSIONS: Final[tuple[Extension, ...]] = get_args(Extension)
+"""All of them, in the order in which they are announced."""
 
 
 class Operation(StrEnum):
@@ -102,6 +108,7 @@ class Tus1:
             raise ValueError("creation-with-upload and creation-defer-length need creation")
         self._defers_length = "creation-defer-length" in extensions
         self._creates_with_upload = "creation-with-upload" in extensions
+        self._checks = "checksum" in extensions
         self._idempotent_delete = idempotent_delete
         on_collection = [Operation.CAPABILITIES]
         if "creation" in extensions:
@@ -155,7 +162,7 @@ class Tus1:
             case Target(Operation.INSPECT, str(id)):
                 return Inspect(id=id)
             case Target(Operation.APPEND, str(id)):
-                return _read_append(head, id)
+                return self._read_append(head, id)
             case Target(Operation.TERMINATE, str(id)):
                 return Terminate(id=id)
             case _:
@@ -179,11 +186,15 @@ class Tus1:
                 return Refused(code=Code.UNSUPPORTED_CONTENT_TYPE)
             if not self._creates_with_upload:
                 return Refused(code=Code.BODY_NOT_ALLOWED)
+        digest = self._digest(head)
+        if isinstance(digest, Refused):
+            return digest
         return Create(
             length=length,
             metadata=metadata.raw or None,
             carries_body=carries_body,
             content_length=content_length if carries_body else 0,
+            digest=digest,
         )
 
     def _declared_length(self, head: Head) -> int | Refused | None:
@@ -199,6 +210,32 @@ class Tus1:
             return Refused(code=Code.LENGTH_MISSING)
         length = parse_number(told)
         return Refused(code=Code.INVALID_LENGTH) if length is None else length
+
+    def _read_append(self, head: Head, id: str) -> Append | Refused:
+        told = head.one("upload-offset")
+        offset = None if told is None else parse_number(told)
+        if offset is None:
+            return Refused(code=Code.INVALID_OFFSET)
+        told = head.one("upload-length")
+        length = None
+        if told is not None and (length := parse_number(told)) is None:
+            return Refused(code=Code.INVALID_LENGTH)
+        content_length = head.content_length
+        if isinstance(content_length, Refused):
+            return content_length
+        if not _is_upload_content(head):
+            return Refused(code=Code.UNSUPPORTED_CONTENT_TYPE)
+        digest = self._digest(head)
+        if isinstance(digest, Refused):
+            return digest
+        return Append(id=id, offset=offset, content_length=content_length, length=length, digest=digest)
+
+    def _digest(self, head: Head) -> Digest | Refused | None:
+        told = head.one("upload-checksum")
+        if told is None:
+            return None
+        # A checksum that nobody looks at would be taken for one that is right.
+        return Digest.parse(told) if self._checks else Refused(code=Code.CHECKSUM_UNSUPPORTED)
 
     # ---- answers
 
@@ -252,24 +289,9 @@ class Tus1:
             return {"tus-version": VERSION}
         if code is Code.UNSUPPORTED_CONTENT_TYPE and operation is Operation.APPEND:
             return {"accept-patch": CONTENT_TYPE}  # RFC 5789, 2.2
+        if code is Code.CHECKSUM_UNSUPPORTED and self._checks:
+            return {"tus-checksum-algorithm": ALGORITHMS}
         return {}
-
-
-def _read_append(head: Head, id: str) -> Append | Refused:
-    told = head.one("upload-offset")
-    offset = None if told is None else parse_number(told)
-    if offset is None:
-        return Refused(code=Code.INVALID_OFFSET)
-    told = head.one("upload-length")
-    length = None
-    if told is not None and (length := parse_number(told)) is None:
-        return Refused(code=Code.INVALID_LENGTH)
-    content_length = head.content_length
-    if isinstance(content_length, Refused):
-        return content_length
-    if not _is_upload_content(head):
-        return Refused(code=Code.UNSUPPORTED_CONTENT_TYPE)
-    return Append(id=id, offset=offset, content_length=content_length, length=length)
 
 
 def _is_upload_content(head: Head) -> bool:

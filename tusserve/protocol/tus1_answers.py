@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
+from tusserve.protocol.digests import HASHES
 from tusserve.protocol.fields import imf_fixdate, is_id
 from tusserve.protocol.http import PROBLEM_TYPE, Problem, Reply, problem_json
 from tusserve.protocol.outcomes import Code, Created, Refused, RefusedByHost
@@ -47,6 +48,14 @@ ANSWERS: Final[Mapping[Code, tuple[int, str]]] = MappingProxyType(
             400,
             "This server does not join uploads: send the file as one, without Upload-Concat.",
         ),
+        Code.INVALID_CHECKSUM: (
+            400,
+            "Upload-Checksum is the name of an algorithm, a space, and the digest of the body in Base64.",
+        ),
+        Code.CHECKSUM_UNSUPPORTED: (
+            400,
+            "Nothing is checked here by that algorithm; Tus-Checksum-Algorithm lists those that are.",
+        ),
         Code.UNSUPPORTED_CONTENT_TYPE: (
             415,
             "Send bytes of an upload with Content-Type: application/offset+octet-stream.",
@@ -60,9 +69,15 @@ ANSWERS: Final[Mapping[Code, tuple[int, str]]] = MappingProxyType(
         Code.UPLOAD_LOST: (410, "The server has lost bytes of the upload: start it again."),
         Code.UPLOAD_COMPLETE: (403, "The upload is complete and takes no more bytes."),
         Code.UPLOAD_FINAL: (403, "The upload is made of other uploads and takes no bytes of its own."),
+        Code.UPLOAD_NOT_COMPLETE: (404, "The upload is not complete: there is nothing to download yet."),
+        Code.RANGE_NOT_SATISFIABLE: (416, "The upload has no bytes in that range."),
         Code.UPLOAD_TOO_LARGE: (413, "The upload has more bytes than are accepted here."),
         Code.BODY_TOO_LONG: (413, "The body has more bytes than the upload has left."),
         Code.OFFSET_MISMATCH: (409, "The upload is at another offset: go on from Upload-Offset."),
+        Code.CHECKSUM_MISMATCH: (
+            460,
+            "The body is not the one that the checksum is of: nothing of it is kept, send it again.",
+        ),
         Code.FIRST_CHUNK_TOO_SHORT: (400, "The first body of an upload needs more bytes here."),
         Code.KEY_TAKEN: (422, "Another upload already has the place where this one was to go."),
         # Not now
@@ -88,10 +103,12 @@ ANSWERS: Final[Mapping[Code, tuple[int, str]]] = MappingProxyType(
 """The status and the sentence of each code. A message in the `Refused` takes the place of the sentence, the
 refusal of a hook that of code and sentence; to HEAD a 5xx becomes 423."""
 
+ALGORITHMS: Final = ",".join(HASHES)
+
 _RETRY_AFTER: Final = {423: "1", 503: "5"}
 """Seconds, where an outcome does not say: what holds an upload is brief, what ails a server less so."""
 
-_OF_A_KNOWN_UPLOAD: Final = frozenset({409, 413, 423})
+_OF_A_KNOWN_UPLOAD: Final = frozenset({409, 413, 416, 423, 460})
 """Refusals that only somebody gets to see who may know of the upload: the others must look the same, whether
 there is one or not."""
 
@@ -101,6 +118,8 @@ def capabilities(extensions: Sequence[str], max_size: int) -> Reply:
     headers = {"tus-resumable": VERSION, "tus-version": VERSION}
     if extensions:
         headers["tus-extension"] = ",".join(extensions)
+    if "checksum" in extensions:
+        headers["tus-checksum-algorithm"] = ALGORITHMS
     headers["tus-max-size"] = str(max_size)
     return _reply(204, headers)
 
@@ -170,6 +189,8 @@ def refused(
         headers["retry-after"] = str(outcome.retry_after)
     if record is not None and status in _OF_A_KNOWN_UPLOAD:
         headers |= _expiry(record)
+        if outcome.code is Code.RANGE_NOT_SATISFIABLE:
+            headers["content-range"] = f"bytes */{record.offset}"  # RFC 9110, 15.5.17
     return _problem(status, code, message, headers, inspects=inspects, id=id)
 
 
@@ -206,7 +227,7 @@ def _problem(
     if status in _RETRY_AFTER:
         told.setdefault("retry-after", _RETRY_AFTER[status])
     if inspects:
-        return _reply(status, told | {"content-length": "0"})
+        return Reply(status=status, headers=tuple((told | {"content-length": "0"}).items()), code=code)
     problem = Problem(
         status=status,
         code=code,
@@ -217,7 +238,7 @@ def _problem(
     )
     body = problem_json(problem)
     framed = told | {"content-type": PROBLEM_TYPE, "content-length": str(len(body))}
-    return Reply(status=status, headers=tuple(framed.items()), body=body, problem=problem)
+    return Reply(status=status, headers=tuple(framed.items()), body=body, problem=problem, code=code)
 
 
 def _reply(status: int, headers: Mapping[str, str], body: bytes = b"") -> Reply:

@@ -70,6 +70,8 @@ class FileStorage:
     ) -> None:
         if durability not in get_args(Durability):
             raise ConfigError(f"durability is one of {', '.join(get_args(Durability))}, not {durability!r}")
+        if not os.fspath(directory):
+            raise ConfigError("FileStorage needs a directory, and was given an empty path")
         if reserve < 0 or checkpoint_bytes < 1 or threads < 1:
             raise ConfigError("FileStorage takes no negative reserve, and at least 1 thread and 1 byte")
         self._checkpoint_bytes = checkpoint_bytes
@@ -154,6 +156,10 @@ class FileStorage:
         A sealed file whose record the store no longer has is none: its bytes stay.
         """
         return await sweep(self._area, self._threads, cursor_of, older_than, dry_run=dry_run)
+
+    async def has_bytes(self, id: str) -> bool:
+        """Whether there is any file of an upload of this id."""
+        return bool(await self._run(partial(self._area.names, id)))
 
     async def claim(self, identity: str) -> bool:
         """Note in `DIR/store-identity` whose bytes these are. False: another store's."""

@@ -81,7 +81,7 @@ class WorkArea:
         """A new file in the working area, with its folders if need be."""
         with suppress(FileNotFoundError):
             return self.disk.create(path)
-        for folder in (self.data, path.parent.parent, path.parent):
+        for folder in (path.parent.parent, path.parent):  # not `data`: if that is gone, so is the disk
             self.disk.make_folder(folder)
         return self.disk.create(path)
 
@@ -108,7 +108,17 @@ class WorkArea:
         """Raises `CursorLost` if a file of an upload is gone, or shorter than `size`."""
         status = self.disk.status(self.path(id, name))
         if status is None or status.st_size < size:
-            raise lost()
+            raise self.lost()
+
+    def lost(self) -> CursorLost | StorageUnavailable:
+        """What to raise where a file is missing. The whole disk may be away, as after an umount: then nothing
+        is known of what is on it."""
+        return lost() if self._is_folder(self.data) else away()
+
+    def check_there(self) -> None:
+        """Raises `StorageUnavailable` if the folder is away altogether."""
+        if not self._is_folder(self.data):
+            raise away()
 
     def has_key(self, key: str) -> bool:
         """Whether there is anything under the key."""
@@ -142,7 +152,7 @@ class WorkArea:
             if not self._is_one(folder / name, source):
                 raise taken(key) from None
         except FileNotFoundError:
-            raise lost() from None
+            raise self.lost() from None
         if self.syncs:
             for each_folder in reversed(chain):
                 self.disk.sync_folder(each_folder)
@@ -173,6 +183,11 @@ def split_name(name: str) -> tuple[str, str] | None:
 def lost() -> CursorLost:
     """What to raise where bytes are missing."""
     return CursorLost("bytes that were acknowledged are no longer in the storage")
+
+
+def away() -> StorageUnavailable:
+    """What to raise where nothing is as it was left."""
+    return StorageUnavailable("the folder of the uploads is not there")
 
 
 def taken(key: str) -> KeyTaken:

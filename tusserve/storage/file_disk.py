@@ -56,6 +56,10 @@ class Disk:
         """How long the open file is."""
         return os.fstat(fd).st_size
 
+    def has_name(self, fd: int) -> bool:
+        """Whether the open file can still be found, by any name."""
+        return os.fstat(fd).st_nlink > 0
+
     def write(self, fd: int, data: bytes, at: int) -> None:
         """All of `data`, from position `at` on."""
         view = memoryview(data)

@@ -104,10 +104,10 @@ class FileReader:
                 try:
                     self._fd = self._area.disk.open_to_read(self._area.path(self._place.id, piece.name))
                 except FileNotFoundError:
-                    raise lost() from None
+                    raise self._area.lost() from None
             data = self._area.disk.read(self._fd, min(_CHUNK, piece.stop - self._position), self._position)
             if not data:
-                raise lost()
+                raise self._area.lost()
             self._position += len(data)
             if self._position == piece.stop:
                 self._close()

@@ -61,6 +61,7 @@ def sweep_trash(area: WorkArea, place: Place, state: Sealed) -> Sealed:
 
 def discard(area: WorkArea, place: Place) -> None:
     """Remove every file of the upload. The key goes first: without the files nothing says whose it is."""
+    area.check_there()
     paths = [area.path(place.id, name) for name in area.names(place.id)]
     if place.key is not None:
         area.remove_key(place.key, paths)
@@ -75,11 +76,11 @@ def _cut_off(area: WorkArea, upload: str, name: str, length: int) -> None:
     try:
         fd = area.disk.open(area.path(upload, name))
     except FileNotFoundError:
-        raise lost() from None
+        raise area.lost() from None
     try:
         size = area.disk.size(fd)
         if size < length:
-            raise lost()
+            raise area.lost()
         if size > length:
             area.disk.truncate(fd, length)
         if area.syncs:
@@ -115,11 +116,11 @@ def _copy(area: WorkArea, upload: str, segment: Closed, target: int) -> None:
     try:
         source = area.disk.open_to_read(area.path(upload, segment.name))
     except FileNotFoundError:
-        raise lost() from None
+        raise area.lost() from None
     try:
         size = segment.stop - segment.start
         if area.disk.copy(source, target, size, segment.start) < size:
-            raise lost()
+            raise area.lost()
     finally:
         area.disk.close(source)
 
@@ -131,4 +132,4 @@ def _link_once(area: WorkArea, path: Path, whole: Path) -> None:
             area.disk.link(path, whole)
         except FileNotFoundError:
             if area.disk.status(whole) is None:
-                raise lost() from None
+                raise area.lost() from None

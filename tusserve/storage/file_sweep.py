@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from tusserve.contracts import CursorOf
+from tusserve.contracts import CursorOf, Held
 from tusserve.storage.file_area import SEALED, WorkArea, split_name, translated
 from tusserve.storage.file_disk import is_protected
 from tusserve.storage.file_state import Sealed, closed_segments, new_nonce, parse_state
@@ -32,16 +32,18 @@ async def sweep(
     for shard in await threads.start(partial(_shards, area)).wait():
         for upload, names in (await threads.start(partial(_old, area, shard, before)).wait()).items():
             kept = await _named(cursor_of, upload)
+            if isinstance(kept, Held):
+                continue
             remove = partial(_remove, area, upload, names, kept, before, dry_run=dry_run)
             strays += await threads.start(remove).wait()
     return strays
 
 
-async def _named(cursor_of: CursorOf, upload: str) -> Collection[str] | None:
+async def _named(cursor_of: CursorOf, upload: str) -> Collection[str] | Held | None:
     """The names of an upload's files that must stay; None: the store does not know it."""
     found = await cursor_of(upload)
-    if found is None:
-        return None
+    if found is None or isinstance(found, Held):
+        return found
     _, cursor = found
     state = parse_state(cursor.state)
     if isinstance(state, Sealed):
@@ -94,6 +96,16 @@ def _remove(
             if not dry_run:
                 area.disk.remove(path)
     return strays
+
+
+def kept_identity(root: Path) -> str | None:
+    """Whose bytes are in this folder, by the note in it; None: there is no note, so no server kept any here.
+    Makes nothing. Raises `OSError`."""
+    try:
+        with (root / _IDENTITY).open("rb") as note:
+            return note.read(_MAX_IDENTITY).decode(errors="replace")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def claim(area: WorkArea, identity: str) -> bool:

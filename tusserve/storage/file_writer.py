@@ -15,8 +15,8 @@ from types import TracebackType
 from typing import Final, Self
 
 from tusserve.contracts import Cursor, Durable, Lease, Place
-from tusserve.storage.budget import ByteBudget
-from tusserve.storage.file_area import WorkArea, lost, taken, translated
+from tusserve.storage.budget import MAX_BATCH, ByteBudget
+from tusserve.storage.file_area import WorkArea, taken, translated
 from tusserve.storage.file_state import (
     Closed,
     Receiving,
@@ -31,7 +31,6 @@ from tusserve.storage.file_threads import Job, WorkerThreads
 from tusserve.storage.file_unsynced import Unsynced, synced_to
 
 _FIRST_BATCH: Final = 256 << 10
-_MAX_BATCH: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,10 +155,10 @@ class SegmentFile:
         try:
             self._fd = area.disk.open(self._path)
         except FileNotFoundError:
-            raise lost() from None
+            raise area.lost() from None
         length, size = opening.at - opening.segment.start, area.disk.size(self._fd)
         if size < length:
-            raise lost()
+            raise area.lost()
         if size > length:
             area.disk.truncate(self._fd, length)
 
@@ -169,7 +168,7 @@ class SegmentFile:
         place, before = opening.place, opening.before
         if before is None:
             if opening.at:
-                raise lost()
+                raise area.lost()
             if place.key is not None and area.has_key(place.key):
                 raise taken(place.key)
         else:
@@ -189,6 +188,8 @@ class SegmentFile:
             self._means.area.check_room(len(data))
             self._unchecked = 0
         self._means.area.disk.write(self._fd, data, self.end - self._opening.segment.start)
+        if not self._means.area.disk.has_name(self._fd):
+            raise self._means.area.lost()  # somebody removed it: nobody would find these bytes
         self.end += len(data)
         self._unchecked += len(data)
 
@@ -298,7 +299,7 @@ class FileWriter:
         elif self._size > self._taken:
             self._taken += self._means.budget.take(self._size - self._taken, 0)
         await self._landed()
-        self._batch = min(2 * self._batch, _MAX_BATCH)
+        self._batch = min(2 * self._batch, MAX_BATCH)
         self._begin_batch()
         if self._short:
             await self._landed()

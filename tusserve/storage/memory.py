@@ -75,6 +75,10 @@ class MemoryStorage:
             area[_SEALED] = sealed
         return _SEALED
 
+    async def has_bytes(self, id: str) -> bool:
+        """Whether there are bytes of an upload of this id."""
+        return bool(self._areas.get(id))
+
     async def discard(self, place: Place, cursor: Cursor) -> None:  # noqa: ARG002
         """Forget the upload, and its key if it has it."""
         self._areas.pop(place.id, None)

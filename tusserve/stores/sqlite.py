@@ -58,6 +58,8 @@ class SQLiteStore:
             raise ConfigError(f"durability is one of {', '.join(get_args(Durability))}, not {durability}")
         if os.fspath(path).startswith(":memory:") or not os.fspath(path):
             raise ConfigError("an SQLiteStore needs a file; MemoryStore keeps records in memory")
+        if str(path).startswith("sqlite:"):
+            raise ConfigError(f"an SQLiteStore takes a path, not a URL: {str(path)!r}")
         self._path = Path(path).absolute()
         self._now: Callable[[], int] = _system_micros if clock is None else lambda: to_micros(clock())
         self._durability: Durability = durability

@@ -18,7 +18,9 @@ from tusserve.stores.sqlite_file import PATIENCE, begin, connect, is_busy
 T = TypeVar("T")
 
 APPLICATION_ID: Final = 0x74757373
-"""`tuss`: what the file's header says about whose it is."""
+"""`tuss`: what the file's header says about whose it is, in its bytes 68 to 71."""
+
+_SQLITE_HEAD: Final = b"SQLite format 3\0"
 
 MIGRATIONS: Final[Sequence[Sequence[str]]] = (
     # The body is the last column: what rules leases and due times is read without it.
@@ -83,6 +85,29 @@ def open_file(path: Path) -> tuple[sqlite3.Connection, str]:
     except BaseException:
         connection.close()
         raise
+
+
+def is_store(path: Path) -> bool:
+    """Whether the file is there and is a store's. Changes nothing, and leaves nothing beside it.
+    Raises `OSError`, and `sqlite3.Error` where only SQLite could tell and cannot."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(100)
+    except FileNotFoundError:
+        return False
+    if not head.startswith(_SQLITE_HEAD):
+        return False
+    if int.from_bytes(head[68:72], "big") == APPLICATION_ID:
+        return True
+    # The head may be older than the log beside it: a store that was made just now is all in there.
+    log = path.with_name(f"{path.name}-wal")
+    if not log.exists() or log.stat().st_size == 0:
+        return False
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=PATIENCE)
+    try:
+        return _pragma(connection, "application_id") == APPLICATION_ID
+    finally:
+        connection.close()
 
 
 def _prepared(connection: sqlite3.Connection, path: Path) -> str:

@@ -12,7 +12,7 @@ them.
 The calls by name:
 
     storage.enter .exit .writer.enter .writer.exit .read.enter .read.next .read.exit .seal .discard
-            .local_path .sweep_strays .claim
+            .local_path .sweep_strays .has_bytes .claim
     writer.write .flush
     store.enter .exit .create .get .acquire .renew .commit .release .ask .asked.enter .asked.next .asked.exit
           .entries .due .forget .identity .enlist .elected .uploads .create_in
@@ -42,6 +42,7 @@ from tusserve.contracts import (
     HasLocalPath,
     Held,
     JoinsTransaction,
+    KnowsIds,
     Lease,
     ListsStrays,
     ListsUploads,
@@ -185,6 +186,12 @@ class _WithStrays(_Storage):
         )
 
 
+class _WithIds(_Storage):
+    async def has_bytes(self, id: str) -> bool:
+        able = cast("KnowsIds", self._inner)
+        return await self._faults.call("storage.has_bytes", lambda: able.has_bytes(id))
+
+
 class _WithMemoryOfStore(_Storage):
     async def claim(self, identity: str) -> bool:
         able = cast("RemembersStore", self._inner)
@@ -194,6 +201,7 @@ class _WithMemoryOfStore(_Storage):
 _STORAGE_ABILITIES: tuple[tuple[type, type[_Storage]], ...] = (
     (HasLocalPath, _WithLocalPath),
     (ListsStrays, _WithStrays),
+    (KnowsIds, _WithIds),
     (RemembersStore, _WithMemoryOfStore),
 )
 
