@@ -58,6 +58,7 @@ def test_a_worker_that_goes_hands_over_what_it_has(tmp_path: Path) -> None:
         path = target.create(len(data))
         with connected_to(server) as running, connected_to(server) as resting:
             leaving = worker_with(server, running)
+            rests_there = worker_with(server, resting) == leaving
             running.begin_append(path, 0, len(data))
             running.send(data[: MIB + 17])
             time.sleep(0.1)
@@ -66,7 +67,7 @@ def test_a_worker_that_goes_hands_over_what_it_has(tmp_path: Path) -> None:
             assert (answer.status, answer.offset, answer.closes) == (503, MIB + 17, True)
             assert target.inspect(path).offset == MIB + 17
             target.append(path, MIB + 17, data[MIB + 17 :])
-            if worker_with(server, resting) == leaving:
+            if rests_there:
                 assert resting.is_closed()
         target.check_bytes(path, data)
         until(lambda: not is_there(leaving) and len(workers_of(server)) == 2)
