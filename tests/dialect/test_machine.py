@@ -67,6 +67,7 @@ class SecondDialect(RuleBasedStateMachine):
         self.runner = asyncio.Runner(loop_factory=QuickLoop)
         self.host = Host()
         self.seed = Random(0)
+        self.dead: list[Process] = []  # what they left hanging is not to vanish under them
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(work)
@@ -276,6 +277,7 @@ class SecondDialect(RuleBasedStateMachine):
         with suppress(Crashed, NoResponse, asyncio.CancelledError):
             await asking
         await self.process.__aexit__()
+        self.dead.append(self.process)
         self.process = await Process(self.site, self.host).__aenter__()
         await self.process.head(upload.url)  # finishes what was decided
         await asyncio.sleep(20)

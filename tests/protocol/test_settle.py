@@ -124,7 +124,8 @@ def test_what_holds_for_every_body(end: BodyEnd, ends: Ends, expiry: Expiry | No
         if ends is Ends.NO:
             assert after.state is RECEIVING
         if ends is Ends.YES:
-            contradicted = end is BodyEnd.WHOLE and after.length not in {None, after.offset}
+            known = before.length or declared
+            contradicted = end is BodyEnd.WHOLE and known not in {None, kept or before.offset}
             assert (after.state is RECEIVING) == (end is not BodyEnd.WHOLE or contradicted)
             assert (word(result) == "length_contradicted") == contradicted
         if after.state is not RECEIVING:
