@@ -140,6 +140,8 @@ class UploadRecord:
     """How many cursor entries the store keeps for it."""
     parts: tuple[str, ...] = ()
     """The ids that a concatenation is made of, in order."""
+    concat: str | None = None
+    """What the client said of the concatenation that it belongs to, exactly as it did."""
 
     def dump(self) -> bytes:
         """The stored body: everything that is not a column, as versioned JSON."""
@@ -164,6 +166,7 @@ class UploadRecord:
             "cursor": self.cursor,
             "entries": self.entries,
             "parts": list(self.parts),
+            "concat": self.concat,
         }
         return json.dumps(body, separators=(",", ":")).encode("ascii")
 
@@ -214,6 +217,7 @@ class UploadRecord:
             cursor=held["cursor"],
             entries=held["entries"],
             parts=tuple(held["parts"]),
+            concat=held.get("concat"),  # records from before concatenations have none
         )
 
 
