@@ -24,7 +24,7 @@ class Ends(StrEnum):
 class Create:
     """Open a new upload. `carries_body`: the request's own body is its first bytes; `content_length` is that
     body's, None where it is not told beforehand, and `digest` what that body must hash to. `parts` are the
-    addresses of what a FINAL is joined of, as the client gave them; `concat` is its word on the whole matter."""
+    addresses of what a FINAL is joined of, as the client gave them; `concat` is its word on all of this."""
 
     length: int | None
     metadata: str | None = None

@@ -116,7 +116,8 @@ def _gone(record: UploadRecord, now: datetime, *, held: bool) -> Refused | None:
         case UploadState.ENDING | UploadState.GONE:
             return _epitaph(record)
         case UploadState.RECEIVING | UploadState.WAITING | UploadState.COMPLETE:
-            # Of what is complete only a part has a date. While somebody writes, the date may yet move: that writer's next commit renews it.
+            # Of what is complete only a part has a date. While somebody writes, it may yet move: that
+            # writer's next commit renews it.
             if record.expires_at is not None and record.expires_at <= now and not held:
                 return Refused(code=Code.UPLOAD_EXPIRED)
             return None

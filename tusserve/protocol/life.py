@@ -65,6 +65,7 @@ def open_upload(
     """A new record. With length 0 every byte is there already: it is born FINISHING, due at once. A FINAL
     has no bytes of its own: it is born WAITING for its `parts`; see `assemble`."""
     expires_at = None if expiry is None else now + expiry.initial
+    due_at: datetime | None
     if kind is Kind.FINAL:
         state, due_at = UploadState.WAITING, _at_latest(now + FIRST_LOOK, expires_at)
     elif length == 0:
@@ -182,6 +183,11 @@ def _move(
     return replace(record, state=state, due_at=due_at, attempts=attempts)
 
 
+def is_expired(record: UploadRecord, now: datetime) -> bool:
+    """Whether its date is over."""
+    return record.expires_at is not None and record.expires_at <= now
+
+
 class Chore(StrEnum):
     """What a due record needs."""
 
@@ -200,8 +206,7 @@ def chore(record: UploadRecord, now: datetime) -> Chore | None:
         case UploadState.RECEIVING:
             return Chore.EXPIRE
         case UploadState.WAITING:
-            expired = record.expires_at is not None and record.expires_at <= now
-            return Chore.EXPIRE if expired else Chore.ASSEMBLE
+            return Chore.EXPIRE if is_expired(record, now) else Chore.ASSEMBLE
         case UploadState.FINISHING:
             return Chore.FINISH
         case UploadState.ENDING:

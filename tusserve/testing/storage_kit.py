@@ -34,7 +34,9 @@ def storage_checks(make: Make, *, durable: bool = True, keys: bool = True) -> Se
     checked where the storage has it.
     """
     lacking = set() if keys else {"keys"}
-    noted = [each for each in (*WRITES.noted, *FENCES.noted, *ENDS.noted, *JOINS.noted) if not each.needs & lacking]
+    noted = [
+        each for each in (*WRITES.noted, *FENCES.noted, *ENDS.noted, *JOINS.noted) if not each.needs & lacking
+    ]
     noted.sort(key=lambda each: int(each.clause.removeprefix("B")))
     return [Check(each.clause, each.title, partial(_run, each.run, make, durable)) for each in noted]
 

@@ -1,7 +1,7 @@
 """The checks of storages that can make one upload of others: `Concatenates`.
 
-Owns what B1, B10 and B13 mean there. Knows no storage; one without the ability passes. `storage_kit` hands them
-out.
+Owns what B1, B10 and B13 mean there. Knows no storage; one without the ability passes. `storage_kit` hands
+them out.
 """
 
 import asyncio
