@@ -120,7 +120,7 @@ class Upload:
 
     @property
     def expires_at(self) -> datetime | None:
-        """When it ends if nothing is added; None: never, or it is complete."""
+        """When it ends if nothing is added, or made of it; None: never, or it is complete and no part."""
         return self._record.expires_at
 
     @property

@@ -1,7 +1,7 @@
 """Uploads that are made of others: partial uploads, final ones, and all that can become of both."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 import pytest
@@ -18,6 +18,7 @@ from tests.app.stage import (
     until,
 )
 from tusserve import Accepted, ConfigError, Expiry, Rejected, Timeouts, TusApp, Upload, UploadState
+from tusserve.contracts import Part, Place
 from tusserve.errors import StorageFull, StorageUnavailable
 from tusserve.protocol.parts import final_id
 from tusserve.protocol.records import Kind, Reason
@@ -308,6 +309,25 @@ async def test_a81_hooks_see_the_final_and_not_its_parts() -> None:
             ("first", Kind.FINAL, b"abcd"),
             ("last", Kind.FINAL, b"abcdef"),
         ]
+
+
+async def test_a_key_is_committed_before_anything_is_put_under_it() -> None:
+    async def on_first_chunk(upload: Upload, head: bytes) -> Accepted:
+        return Accepted(key="film")
+
+    kept: list[str | None] = []
+
+    class Looking(NotingStorage):
+        async def concatenate(self, place: Place, parts: Sequence[Part]) -> str:
+            kept.append(store.records[place.id].key)
+            return await super().concatenate(place, parts)
+
+    store = NotingStore()
+    async with stage(storage=Looking(), store=store, on_first_chunk=on_first_chunk) as s:
+        a = await part(s, b"abc")
+        await joined(s, a)
+        assert kept == ["film"]
+        assert_refused(await join(s, a), 422, "key_taken")
 
 
 @pytest.mark.parametrize("hook", ["on_first_chunk", "on_complete"])
