@@ -82,7 +82,8 @@ class Expiry:
 
     `initial` from creation to the first kept byte; `idle` from each PATCH or checkpoint that kept bytes
     (also when that is earlier than the date before), of a part also from its completion; `finished` from
-    completion until the *record* is forgotten (the bytes stay; None: never); `tombstone` how long an ended upload answers 410 before 404.
+    completion until the *record* is forgotten (the bytes stay; None: never); `tombstone` how long an ended
+    upload answers 410 before 404.
     """
 
     initial: timedelta = timedelta(days=7)
