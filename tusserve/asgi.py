@@ -16,8 +16,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 
+from tusserve.concatenating import Assembler
 from tusserve.config import GiB, Settings, Timeouts, narrowed, utc_now
 from tusserve.contracts import (
+    Concatenates,
     HasLocalPath,
     JoinsTransaction,
     KnowsIds,
@@ -49,9 +51,9 @@ from tusserve.protocol.outcomes import Code, RefusedByHost, Terminated
 from tusserve.protocol.records import Expiry, Json, Reason, UploadState
 from tusserve.protocol.tus1 import VERSION, Extension
 from tusserve.reaper import Reaper, SweepReport
-from tusserve.serving import RenderError, Server, new_id
+from tusserve.serving import RenderError, Server
 from tusserve.tasks import AppTasks
-from tusserve.upload import Shelf, Upload, check_attributes, check_expiry, check_key
+from tusserve.upload import Shelf, Upload, check_attributes, check_expiry, check_key, new_id
 
 A = TypeVar("A", bound=Callable[..., Awaitable[None]])
 
@@ -96,7 +98,7 @@ class TusApp:
         self._path = normalized(path)
         self._settings = Settings(
             name=name,
-            extensions=narrowed(extensions, expiry),
+            extensions=narrowed(extensions, expiry, joins=isinstance(storage, Concatenates)),
             max_size=max_size,
             sniff_size=sniff_size,
             min_first_chunk=min_first_chunk,
@@ -128,8 +130,9 @@ class TusApp:
         leases = Leases(self._shelf.store, durable=not isinstance(self._shelf.storage, HasLocalPath))
         parts = (self._shelf, self._hooks, self._settings)
         self._engine = Engine(*parts, tasks, leases)
-        self._reaper = Reaper(self._engine, *parts)
-        self._server = Server(self._path, self._engine, *parts, render_error)
+        assembler = Assembler(self._engine, *parts, tasks, leases)
+        self._reaper = Reaper(self._engine, assembler, *parts)
+        self._server = Server(self._path, self._engine, assembler, *parts, render_error)
         sweep_every = self._settings.sweep_every
         self._lifetime = Lifetime(self._shelf, self._engine, self._reaper, leases, tasks, sweep_every)
 
@@ -322,7 +325,7 @@ class TusApp:
     def headers_for(self, upload: Upload, request: Request | None = None) -> dict[str, str]:
         """The headers by which a host's own answer tells a client of an upload that it opened for it."""
         headers = {"Location": self.url_for(upload, request), "Tus-Resumable": VERSION}
-        if upload.expires_at is not None and upload.state in {UploadState.RECEIVING, UploadState.WAITING}:
+        if upload.expires_at is not None and upload.state in _EXPIRING:
             headers["Upload-Expires"] = imf_fixdate(upload.expires_at)
         return headers
 
@@ -336,6 +339,9 @@ _ENDED_ALREADY = frozenset(
         Code.UPLOAD_LOST,
     }
 )
+
+
+_EXPIRING = frozenset({UploadState.RECEIVING, UploadState.WAITING, UploadState.COMPLETE})
 
 
 class _Delegated(Response):

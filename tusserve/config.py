@@ -121,8 +121,10 @@ class Settings:
         )
         _check(self.max_bodies > 0, f"max_bodies must be at least 1, not {self.max_bodies}")
         for extension in self.extensions:
-            if extension.startswith("creation-"):
+            if extension.startswith("creation-") or extension == "concatenation":
                 _check("creation" in self.extensions, f"{extension} needs creation")
+        if "concatenation-unfinished" in self.extensions:
+            _check("concatenation" in self.extensions, "concatenation-unfinished needs concatenation")
         if "expiration" in self.extensions:
             _check(self.expiry is not None, "the extension expiration needs an expiry")
         if self.expiry is not None:
@@ -196,9 +198,16 @@ def _check_timeouts(timeouts: Timeouts) -> None:
     _check(timeouts.min_rate is None or timeouts.min_rate > 0, "timeouts.min_rate must be above 0, or None")
 
 
-def narrowed(wanted: Collection[Extension] | None, expiry: Expiry | None) -> frozenset[Extension]:
-    """The extensions of an app: all that it can, or those of `wanted`. `ConfigError` for an unknown one."""
-    able = frozenset(e for e in EXTENSIONS if e != "expiration" or expiry is not None)
+def narrowed(
+    wanted: Collection[Extension] | None, expiry: Expiry | None, *, joins: bool
+) -> frozenset[Extension]:
+    """The extensions of an app: all that it can, or those of `wanted`. `joins`: its storage can make one
+    upload of others. `ConfigError` for an unknown one, and for one that cannot be."""
+    able = frozenset(
+        each
+        for each in EXTENSIONS
+        if (each != "expiration" or expiry is not None) and (joins or not each.startswith("concatenation"))
+    )
     if wanted is None:
         return able
     _check(not isinstance(wanted, str), f"extensions are several names, like [{wanted!r}], not one text")
@@ -206,6 +215,10 @@ def narrowed(wanted: Collection[Extension] | None, expiry: Expiry | None) -> fro
         _check(
             extension in EXTENSIONS,
             f"unknown extension {extension!r}; there are {', '.join(EXTENSIONS)}",
+        )
+        _check(
+            joins or not extension.startswith("concatenation"),
+            f"{extension} needs a storage that can join uploads (`concatenate`)",
         )
     return frozenset(wanted)
 

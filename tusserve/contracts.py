@@ -20,7 +20,7 @@ Clauses of a storage
     B11  Two leases never write the same place: nothing that an older lease still does changes a byte that a
          committed cursor names, before or after `seal` and `discard`.
     B12  No operation outlives its writer, whatever the cancellation; where one might, `settled` stays False.
-    B13  `seal` and `discard` may be repeated; discarding an unknown upload is a success.
+    B13  `seal`, `concatenate` and `discard` may be repeated; discarding an unknown upload is a success.
     B14  A writer deletes nothing that the committed cursor may name. What it replaces goes into the state as
          trash, which the next opening, seal or discard removes: each of them proves the commit.
 
@@ -54,6 +54,7 @@ from tusserve.protocol.records import Action, UploadRecord, UploadState
 __all__ = [
     "Acquired",
     "Ask",
+    "Concatenates",
     "Cursor",
     "CursorOf",
     "Durable",
@@ -67,6 +68,7 @@ __all__ = [
     "Lease",
     "ListsStrays",
     "ListsUploads",
+    "Part",
     "Place",
     "ProvesDeath",
     "RemembersStore",
@@ -250,13 +252,7 @@ class UploadStore(Protocol):
         """The record and who holds it now. Takes nothing, disturbs nobody."""
 
     async def acquire(
-        self,
-        id: str,
-        holder: str,
-        ttl: timedelta,
-        *,
-        steal: Fence | None = None,
-        durable: bool = False,
+        self, id: str, holder: str, ttl: timedelta, *, steal: Fence | None = None, durable: bool = False
     ) -> Acquired | Held | None:
         """Take the lease if nobody holds a live one, or if `steal` is exactly the fence that holds it.
 
@@ -324,6 +320,24 @@ class ListsStrays(Protocol):
     async def sweep_strays(self, cursor_of: CursorOf, older_than: datetime, *, dry_run: bool) -> int:
         """Remove what was last touched before `older_than` and no committed cursor names. Returns how many
         there were. Never touches what a key names, nor anything of an upload that is held."""
+
+
+class Part(NamedTuple):
+    """A sealed upload that another is made of: where it is, its sealed state, and its length in bytes."""
+
+    place: Place
+    state: str
+    length: int
+
+
+@runtime_checkable
+class Concatenates(Protocol):
+    """Can make one sealed upload of others."""
+
+    async def concatenate(self, place: Place, parts: Sequence[Part]) -> str:
+        """Put the bytes of the parts, in order, in the final place of an upload that has none, and return the
+        sealed state, as `seal` does. May be repeated with the same parts. From then on it needs none of them.
+        """
 
 
 @runtime_checkable

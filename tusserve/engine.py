@@ -14,8 +14,9 @@ import anyio
 from tusserve.body import Lookout, ReceiveMessage, Stop, is_empty
 from tusserve.config import Settings
 from tusserve.contracts import Held
+from tusserve.endings import REFUSED_AT_CREATION, Ending
 from tusserve.errors import StoreUnavailable
-from tusserve.finishing import REFUSED_AT_CREATION, Ending, Finisher
+from tusserve.finishing import Finisher
 from tusserve.hooks import Hooks
 from tusserve.lease import Leases, Locked, Tenure
 from tusserve.protocol import decide, life

@@ -6,10 +6,10 @@ Every decision is committed before it is carried out, so a crash repeats it and 
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from tusserve.config import Settings
+from tusserve.endings import Ending, ended_by_storage, identified, refused_by_gate, storage_failed
 from tusserve.errors import (
     CursorLost,
     KeyTaken,
@@ -18,56 +18,20 @@ from tusserve.errors import (
     StoreUnavailable,
     TusError,
 )
-from tusserve.hooks import ForGood, ForNow, Hooks
+from tusserve.hooks import Hooks
+from tusserve.joining import Joiner
 from tusserve.journal import log_complete, log_end
 from tusserve.lease import Tenure
 from tusserve.protocol import life
-from tusserve.protocol.outcomes import Code, Refused, RefusedByHost, Terminated
+from tusserve.protocol.outcomes import Code, Refused
 from tusserve.protocol.records import Kind, Reason, Refusal, UploadRecord
 from tusserve.upload import Accepted, Completed, Shelf, Upload
 from tusserve.upload import Terminated as TerminatedEvent
 
 logger = logging.getLogger("tusserve")
 
-KEY_TAKEN: Final = Refusal(422, Code.KEY_TAKEN, "Another upload's bytes are already under this key.")
-REFUSED_AT_CREATION: Final = {
-    Code.BODY_TOO_LONG: Refusal(413, Code.BODY_TOO_LONG, "The body had more bytes than the upload."),
-    Code.LENGTH_CONTRADICTED: Refusal(400, Code.LENGTH_CONTRADICTED, "The body was not as long as it said."),
-    Code.CHECKSUM_MISMATCH: Refusal(460, Code.CHECKSUM_MISMATCH, "The body was not what its checksum says."),
-}
-"""What ends an upload that came with such a body: nobody was told that it is there."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """The upload has to end, for this reason; the client is told the outcome."""
-
-    reason: Reason
-    outcome: Refused | RefusedByHost | Terminated
-    refusal: Refusal | None = None
-
-
 Finished: TypeAlias = UploadRecord | Ending | Refused
 """Complete (the record); to end (and not yet ENDING); or not now, to be tried again."""
-
-
-def ended_by_storage(error: TusError) -> Ending | None:
-    """The end that an upload comes to when its storage says this; None: it lives on."""
-    if isinstance(error, KeyTaken):
-        return Ending(Reason.REJECTED, RefusedByHost(refusal=KEY_TAKEN), KEY_TAKEN)
-    if isinstance(error, CursorLost):
-        return Ending(Reason.LOST, Refused(code=Code.UPLOAD_LOST))
-    return None
-
-
-def identified(record: UploadRecord, accepted: Accepted) -> UploadRecord:
-    """The record with what a gate said about it."""
-    return replace(
-        record,
-        key=record.key if accepted.key is None else accepted.key,
-        content_type=record.content_type if accepted.content_type is None else accepted.content_type,
-        attributes={**record.attributes, **accepted.attributes},
-    )
 
 
 class Finisher:
@@ -77,6 +41,7 @@ class Finisher:
         self._shelf = shelf
         self._hooks = hooks
         self._settings = settings
+        self._joiner = Joiner(shelf, hooks, settings)
 
     async def finish(self, tenure: Tenure, *, wanted: Callable[[], bool] | None = None) -> Finished:
         """Seal, ask `on_complete`, commit COMPLETE; or postpone, or end.
@@ -107,10 +72,14 @@ class Finisher:
 
     async def _finish(self, tenure: Tenure) -> tuple[UploadRecord, str] | Ending | Refused:
         """The record and the sealed state with which it may be COMPLETE."""
-        if tenure.record.length == 0 and tenure.record.kind is not Kind.PARTIAL:
+        if tenure.record.kind is Kind.FINAL:
+            # With a cursor it is joined already, and depends on no part any more.
+            if not tenure.record.cursor and (failed := await self._joiner.join(tenure)) is not None:
+                return failed
+        elif tenure.record.length == 0 and tenure.record.kind is not Kind.PARTIAL:
             verdict = await self._hooks.on_first_chunk(Upload(tenure.record, self._shelf), b"")
             if not isinstance(verdict, Accepted):
-                return _refused(verdict)
+                return refused_by_gate(verdict)
             record = identified(tenure.record, verdict)
             # The key is committed before anything is put under it, or nobody would find it after a crash.
             if record != tenure.record and not await tenure.commit(record):
@@ -125,11 +94,11 @@ class Finisher:
             assert ending is not None
             return ending
         except (StorageFull, StorageUnavailable) as error:
-            return _storage_failed(record, error)
+            return storage_failed(record, error)
         if record.kind is not Kind.PARTIAL:
             verdict = await self._hooks.on_complete(Upload(record, self._shelf, sealed))
             if not isinstance(verdict, Accepted):
-                return _refused(verdict)
+                return refused_by_gate(verdict)
         return record, sealed
 
     async def _complete(self, tenure: Tenure, record: UploadRecord, sealed: str) -> Finished:
@@ -184,24 +153,6 @@ class Finisher:
         try:
             await self._shelf.storage.discard(self._shelf.place(record), self._shelf.cursor(record))
         except TusError as error:
-            _storage_failed(record, error)
+            storage_failed(record, error)
             return False
         return True
-
-
-def _refused(verdict: ForGood | ForNow) -> Ending | Refused:
-    if isinstance(verdict, ForNow):
-        return verdict.refused
-    return Ending(Reason.REJECTED, verdict.refused, verdict.refused.refusal)
-
-
-def _storage_failed(record: UploadRecord, error: TusError) -> Refused:
-    logger.error(
-        "the storage failed for upload %s: %s",
-        record.id,
-        error,
-        exc_info=error,
-        extra={"id": record.id, "code": Code.STORAGE_UNAVAILABLE},
-    )
-    code = Code.STORAGE_FULL if isinstance(error, StorageFull) else Code.STORAGE_UNAVAILABLE
-    return Refused(code=code, retry_after=1)

@@ -21,6 +21,7 @@ from anyio.lowlevel import RunVar
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from tusserve.config import Settings
 from tusserve.errors import ConfigError, Rejected
 from tusserve.protocol.fields import is_text
 from tusserve.protocol.outcomes import Code, Refused, RefusedByHost
@@ -118,6 +119,10 @@ class Hooks:
     def are_missing_for(self, record: UploadRecord) -> bool:
         """Whether its app has hooks and this process has none: then it is not ours to finish or to end."""
         return record.gated and not self.gated
+
+    def least(self, settings: Settings) -> int:
+        """How many bytes the first-chunk gate, if there is one, wants of an upload."""
+        return settings.min_first_chunk if self.has_first_chunk else 0
 
     def refuse_unseen(self, record: UploadRecord) -> Refused | None:
         """First bytes may be for a gate to see that this process does not have: they are not taken."""

@@ -5,12 +5,13 @@ Owns the one rule that serves every framework, bare servers included; knows no p
 
 import re
 import sys
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 from urllib.parse import quote
 
 from tusserve.errors import ConfigError
+from tusserve.protocol.fields import is_id
 
 _PATH: Final = re.compile(r"/|(/[A-Za-z0-9._~!$&'()*+,;=:@-]+)+/?")
 """Neither percent signs nor braces: frameworks match paths decoded, and take braces for parameters."""
@@ -73,6 +74,30 @@ def locate(scope: Scope, path: str) -> Location | None:
         if full.startswith(prefixed + "/"):
             return Location(found, full[len(prefixed) + 1 :])
     return None
+
+
+def id_in(url: str, below: Collection[str]) -> str | None:
+    """The id in the address of an upload, a path or a URL, that is below one of `below`; None: it is nowhere
+    there, or no id.
+
+    Which host a URL names is of no account, as it is not for requests: behind a proxy it is any name. Nothing
+    is decoded or resolved, and an id has no dot, slash or percent sign, so no other path can be meant.
+    """
+    path = _path_of(url)
+    for prefix in below:
+        if path is not None and path.startswith(start := _path_of(prefix) or "/"):
+            named = path.removeprefix(start)
+            return named if is_id(named) else None
+    return None
+
+
+def _path_of(url: str) -> str | None:
+    """The path of a URL with a host or of one without; None: it has none that begins with a slash."""
+    scheme, _, rest = url.partition("://")
+    if scheme.lower() in {"http", "https"}:
+        host, slash, path = rest.partition("/")
+        return slash + path if host and slash else None
+    return url if url.startswith("/") and not url.startswith("//") else None
 
 
 def without_body_limit(scope: Scope, app: ASGIApp) -> ASGIApp:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from datetime import timedelta
 from typing import Final
 
+from tusserve.concatenating import Assembler
 from tusserve.config import Settings
 from tusserve.contracts import Cursor, ElectsSweeper, HasIdentity, Held, ListsStrays, Place, RemembersStore
 from tusserve.engine import Engine
@@ -36,7 +37,7 @@ class SweepReport:
     completed: int = 0
     """Finishing was due, and went through."""
     retried: int = 0
-    """Finishing or ending was due and was tried; it ended, or failed again."""
+    """Finishing, ending or joining was due and was tried; it ended, failed again, or waits on for parts."""
     forgotten: int = 0
     """Records removed: tombstones, and finished uploads after `Expiry.finished`."""
     skipped: int = 0
@@ -53,8 +54,11 @@ class SweepReport:
 class Reaper:
     """Sweeps the uploads of one app."""
 
-    def __init__(self, engine: Engine, shelf: Shelf, hooks: Hooks, settings: Settings) -> None:
+    def __init__(
+        self, engine: Engine, assembler: Assembler, shelf: Shelf, hooks: Hooks, settings: Settings
+    ) -> None:
         self._engine = engine
+        self._assembler = assembler
         self._shelf = shelf
         self._hooks = hooks
         self._settings = settings
@@ -102,9 +106,12 @@ class Reaper:
                 gone = await self._shelf.store.forget(record.id, self._settings.clock())
                 report.forgotten += gone
                 report.skipped += not gone
-            case Chore.FINISH:
-                attempt = await self._engine.finish_due(record.id)
-                if isinstance(attempt, UploadRecord):
+            case Chore.FINISH | Chore.ASSEMBLE:
+                if wanted is Chore.FINISH:
+                    attempt = await self._engine.finish_due(record.id)
+                else:
+                    attempt = await self._assembler.assemble(record.id, due=True)
+                if isinstance(attempt, UploadRecord) and attempt.state is UploadState.COMPLETE:
                     report.completed += 1
                 elif attempt is None:
                     report.skipped += 1
@@ -171,7 +178,7 @@ def _count(report: SweepReport, wanted: Chore) -> None:
     match wanted:
         case Chore.EXPIRE:
             report.expired += 1
-        case Chore.FINISH | Chore.END:
+        case Chore.FINISH | Chore.ASSEMBLE | Chore.END:
             report.retried += 1
         case Chore.FORGET:
             report.forgotten += 1

@@ -14,8 +14,8 @@ from tusserve.body import HUNG_SECONDS, Limits, Lookout, Pump, ReceiveMessage, S
 from tusserve.config import Settings
 from tusserve.contracts import Durable, Writer
 from tusserve.digesting import RunningDigest
+from tusserve.endings import Ending, ended_by_storage, identified
 from tusserve.errors import StorageFull, StorageUnavailable, TusError
-from tusserve.finishing import Ending, ended_by_storage, identified
 from tusserve.hooks import ForGood, ForNow, Hooks
 from tusserve.journal import log_complete
 from tusserve.lease import Tenure

@@ -6,7 +6,6 @@ answer; knows no lifespan and no store. `TusApp` calls it for each request.
 
 import inspect
 import logging
-import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import TypeAlias, assert_never
@@ -15,22 +14,23 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tusserve.answering import Incoming, send_reply, with_headers
+from tusserve.concatenating import Assembler
 from tusserve.config import Settings
 from tusserve.downloading import CutShort, Download
+from tusserve.endings import identified
 from tusserve.engine import Engine, Found
 from tusserve.errors import IdTaken, StoreUnavailable, Unsupported
-from tusserve.finishing import identified
 from tusserve.hooks import Hooks, Who, answer_of
 from tusserve.journal import log_refused
-from tusserve.mounting import Location, Receive, Scope, Send, locate, mounted_elsewhere, quoted_root
+from tusserve.mounting import Location, Receive, Scope, Send, id_in, locate, mounted_elsewhere, quoted_root
 from tusserve.protocol import decide, life
 from tusserve.protocol.commands import Append, Create, Inspect, Terminate
 from tusserve.protocol.http import Head, Problem, Reply
 from tusserve.protocol.metadata import Metadata
 from tusserve.protocol.outcomes import Code, Created, Outcome, Refused, RefusedByHost
-from tusserve.protocol.records import Action, Reason
+from tusserve.protocol.records import Action, Kind, Reason, UploadRecord
 from tusserve.protocol.tus1 import Operation, Target, Tus1
-from tusserve.upload import NewUpload, Shelf, Upload
+from tusserve.upload import NewUpload, Shelf, Upload, new_id
 
 logger = logging.getLogger("tusserve")
 
@@ -50,11 +50,6 @@ def _moved(found: Found, outcome: Outcome) -> bool:
     return isinstance(outcome, Refused) and outcome.offset not in {None, found.record.offset}
 
 
-def new_id() -> str:
-    """An id that nobody can guess: 128 random bits. Lower case, for file systems that know no other."""
-    return secrets.token_hex(16)
-
-
 @dataclass(frozen=True, slots=True)
 class Answered:
     """What the client is told, and where the upload is that it is about."""
@@ -70,6 +65,7 @@ class Server:
         self,
         path: str,
         engine: Engine,
+        assembler: Assembler,
         shelf: Shelf,
         hooks: Hooks,
         settings: Settings,
@@ -77,6 +73,7 @@ class Server:
     ) -> None:
         self._path = path
         self._engine = engine
+        self._assembler = assembler
         self._shelf = shelf
         self._hooks = hooks
         self._settings = settings
@@ -204,9 +201,12 @@ class Server:
             case Refused():
                 return Answered(command)
             case Create():
-                return await self._create(command, asked, request, incoming, location)
+                record = await self._record(command, asked, location, compares=compares)
+                if isinstance(record, Refused):
+                    return Answered(record)
+                return await self._create(command, record, request, incoming, location)
             case Inspect():
-                return Answered(await self._engine.inspect(command, found))
+                return Answered(await self._assembler.inspect(command, found))
             case Append():
                 return Answered(await self._engine.append(command, found, incoming.receive))
             case Terminate():
@@ -226,27 +226,18 @@ class Server:
     # ---- creation
 
     async def _create(
-        self, command: Create, who: Who, request: Request, incoming: Incoming, location: Location
+        self,
+        command: Create,
+        record: UploadRecord,
+        request: Request,
+        incoming: Incoming,
+        location: Location,
     ) -> Answered:
-        settings = self._settings
-        least = settings.min_first_chunk if self._hooks.has_first_chunk else 0
-        policy = decide.Policy(max_size=settings.max_size, min_size=least)
+        command = replace(command, length=record.length)  # of a final: what its parts have
+        policy = decide.Policy(max_size=self._settings.max_size, min_size=self._hooks.least(self._settings))
         refused = decide.plan_creation(command, policy) or self._engine.refuse_work(body=command.carries_body)
         if refused is not None:
             return Answered(refused)
-        now = settings.clock()
-        record = life.open_upload(
-            id=new_id(),
-            name=settings.name,
-            owner=who.owner,
-            length=command.length,
-            max_size=settings.max_size,
-            metadata=command.metadata,
-            gated=self._hooks.gated,
-            now=now,
-            expiry=settings.expiring,
-            ends=command.ends,
-        )
         new = NewUpload(
             id=record.id,
             length=record.length,
@@ -258,7 +249,8 @@ class Server:
         accepted = await self._hooks.on_create(new, request)
         if isinstance(accepted, Refused | RefusedByHost):
             return Answered(accepted)
-        record = identified(record, accepted)
+        # Parts are nowhere but where the storage puts them: what is made of them has the key.
+        record = identified(record, replace(accepted, key=None) if record.kind is Kind.PARTIAL else accepted)
         if accepted.max_size is not None:
             record = replace(record, max_size=min(accepted.max_size, record.max_size))
             if (
@@ -268,13 +260,43 @@ class Server:
         if accepted.expires_in is not None:
             self.check_expires()
             record = life.expire_in(record, accepted.expires_in)
-        try:
-            outcome = await self._engine.create(record, command, incoming.receive)
-        except IdTaken as error:
-            raise RuntimeError("a random id was taken") from error
+        if record.kind is Kind.FINAL:
+            outcome = await self._assembler.create(record)
+        else:
+            try:
+                outcome = await self._engine.create(record, command, incoming.receive)
+            except IdTaken as error:
+                raise RuntimeError("a random id was taken") from error
         if isinstance(outcome, Created):
             outcome = replace(outcome, headers=accepted.headers, body=accepted.body)
         return Answered(outcome, self.url(location.root, record.id))
+
+    async def _record(
+        self, command: Create, who: Who, location: Location, *, compares: bool
+    ) -> UploadRecord | Refused:
+        """The record that a creation asks for; `compares`: whether owners matter here."""
+        settings = self._settings
+        if command.kind is Kind.FINAL:
+            below = [self.url(location.root, ""), f"{quoted_root(location.root)}{self._path}/"]
+            ids = [id_in(part, below) for part in command.parts]
+            known = tuple(each for each in ids if each is not None)
+            if len(known) < len(ids):
+                return Refused(code=Code.INVALID_PART)
+            return await self._assembler.open(replace(command, parts=known), who, compares=compares)
+        return life.open_upload(
+            id=new_id(),
+            name=settings.name,
+            owner=who.owner,
+            length=command.length,
+            max_size=settings.max_size,
+            metadata=command.metadata,
+            gated=self._hooks.gated,
+            now=settings.clock(),
+            expiry=settings.expiring,
+            kind=command.kind,
+            concat=command.concat,
+            ends=command.ends,
+        )
 
     def url(self, root: str, id: str) -> str:
         """Where an upload is: absolute with `base_url`, else a path of this server."""

@@ -6,6 +6,7 @@ Hooks get them, `TusApp` hands them out.
 
 import json
 import re
+import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -21,6 +22,11 @@ from tusserve.errors import NotComplete
 from tusserve.protocol.fields import is_text
 from tusserve.protocol.metadata import Metadata
 from tusserve.protocol.records import Json, Kind, Reason, Refusal, UploadRecord, UploadState
+
+
+def new_id() -> str:
+    """An id that nobody can guess: 128 random bits. Lower case, for file systems that know no other."""
+    return secrets.token_hex(16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +120,7 @@ class Upload:
 
     @property
     def expires_at(self) -> datetime | None:
-        """When it ends if nothing is added; None: never, or it is complete."""
+        """When it ends if nothing is added, or made of it; None: never, or it is complete and no part."""
         return self._record.expires_at
 
     @property

@@ -33,6 +33,7 @@ from tusserve.contracts import (
     Fence,
     Held,
     Lease,
+    Part,
     Place,
     UploadRecord,
     Writer,
@@ -140,6 +141,10 @@ class NotingStorage(MemoryStorage):
     async def seal(self, place: Place, cursor: Cursor, length: int) -> str:
         self.at("seal")
         return await super().seal(place, cursor, length)
+
+    async def concatenate(self, place: Place, parts: Sequence[Part]) -> str:
+        self.at("concatenate")
+        return await super().concatenate(place, parts)
 
     async def discard(self, place: Place, cursor: Cursor) -> None:
         self.at("discard")

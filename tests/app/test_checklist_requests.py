@@ -248,7 +248,8 @@ async def test_a10_the_extensions_are_those_that_work() -> None:
         answer = await s.client.options("/files")
         announced = answer.headers["tus-extension"]
         assert announced == (
-            "creation,creation-with-upload,creation-defer-length,expiration,checksum,termination"
+            "creation,creation-with-upload,creation-defer-length,expiration,checksum,termination,"
+            "concatenation,concatenation-unfinished"
         )
     async with stage(expiry=None) as s:
         answer = await s.client.options("/files")
@@ -352,7 +353,7 @@ async def test_a19_no_metadata_is_no_header() -> None:
 
 @pytest.mark.parametrize("concat", ["partial", "final;/files/a /files/b", ""])
 async def test_a20_joining_is_refused_where_it_is_not_announced(concat: str) -> None:
-    async with stage() as s:
+    async with stage(extensions=["creation"]) as s:
         sent = {"Upload-Length": "5", "Upload-Concat": concat}
         assert_refused(
             await s.client.request("POST", "/files", headers=sent), 400, "concatenation_unsupported"

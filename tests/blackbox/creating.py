@@ -17,6 +17,8 @@ ANNOUNCED: Final = {
     "expiration",
     "checksum",
     "termination",
+    "concatenation",
+    "concatenation-unfinished",
 }
 
 

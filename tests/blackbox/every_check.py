@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from tests.blackbox import appending, contending, creating, extending, hostile
+from tests.blackbox import appending, contending, creating, extending, hostile, joining
 from tests.blackbox.refusing import refusal_checks
 from tests.blackbox.target import Check
 
@@ -12,6 +12,7 @@ CHECKS: Final[Sequence[Check]] = (
     *appending.CHECKS,
     *contending.CHECKS,
     *extending.CHECKS,
+    *joining.CHECKS,
     *hostile.CHECKS,
     *refusal_checks(),
 )

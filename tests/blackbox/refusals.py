@@ -324,10 +324,21 @@ def _creations() -> Iterator[Refusal]:
         told = ("Upload-Defer-Length", value)
         what = f"a length for later: {value!r}"
         yield replace(bad, clause="A40", what=what, code="invalid_header", headers=post(told))
-    for kind in ("partial", "final;/files/a /files/b"):
-        told = ("Upload-Concat", kind)
-        code = "concatenation_unsupported"
-        yield replace(bad, clause="A74", what=f"concatenation: {kind}", code=code, headers=post(ten, told))
+    for kind, code in (
+        ("", "invalid_concatenation"),
+        ("Partial", "invalid_concatenation"),
+        ("final;", "invalid_concatenation"),
+        ("final;" + " ".join(["/x"] * 1001), "invalid_concatenation"),
+        ("final;/a /b", "invalid_part"),
+        ("final;../a", "invalid_part"),
+        ("final;//a/b", "invalid_part"),
+        ("final;%2e%2e", "invalid_part"),
+    ):
+        headers = post(("Upload-Concat", kind), *(() if kind.startswith("final;") else (ten,)))
+        what = f"concatenation: {kind[:20]}"
+        yield replace(bad, clause="A75, A81", what=what, code=code, headers=headers)
+    final = post(("Upload-Concat", "final;/a"), ten)
+    yield replace(bad, clause="A76", what="a final with a length", code=both, headers=final)
     too_long = replace(bad, status=413, body=b"abc", transports=SIZED)
     yield replace(
         too_long,

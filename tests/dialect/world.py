@@ -12,6 +12,7 @@ from tests.dialect import codec
 from tests.engine.quick_loop import LoopClock
 from tests.engine.world import HEAD, Host, Site
 from tusserve.answering import Incoming, send_reply
+from tusserve.concatenating import Assembler
 from tusserve.config import Settings
 from tusserve.engine import Engine
 from tusserve.hooks import Hooks
@@ -24,11 +25,10 @@ from tusserve.protocol.http import Head
 from tusserve.protocol.outcomes import Code, Outcome, Refused
 from tusserve.protocol.records import Reason
 from tusserve.reaper import Reaper
-from tusserve.serving import new_id
 from tusserve.tasks import AppTasks
 from tusserve.testing.client import Body, Response, Told, TusClient
 from tusserve.testing.faults import Faults, faulty_storage, faulty_store
-from tusserve.upload import Shelf
+from tusserve.upload import Shelf, new_id
 
 MAX_SIZE: Final = 1000
 
@@ -52,7 +52,9 @@ class DialectApp:
         )
         leases = Leases(self.shelf.store, durable=False)
         self.engine = Engine(self.shelf, self.hooks, self.settings, self.tasks, leases)
-        self.reaper = Reaper(self.engine, self.shelf, self.hooks, self.settings)
+        parts = (self.shelf, self.hooks, self.settings)
+        assembler = Assembler(self.engine, *parts, self.tasks, leases)
+        self.reaper = Reaper(self.engine, assembler, *parts)
         self.lifetime = Lifetime(self.shelf, self.engine, self.reaper, leases, self.tasks, None)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -211,14 +211,14 @@ async def run(
             begin = len(scene.process.faults.calls)
             if at is not None:
                 scene.process.faults.crash(at=at, torn=torn)
-            await _tell(story, scene)
+            await tell(story, scene)
             calls = scene.process.faults.calls[begin:]
             await scene.process.crash(proven=proven)
             await _prove(scene, story)
         return calls
 
 
-async def _tell(story: Story, scene: Scene) -> None:
+async def tell(story: Story, scene: Scene) -> None:
     """Tell the story to its end or the process's. What the dead were doing may never end by itself."""
 
     async def to_the_end() -> None:

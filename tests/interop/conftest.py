@@ -55,10 +55,14 @@ class Way:
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self.chaos.port}/files/"
 
-    def check(self, source: Source) -> None:
-        """All disasters came, and the bytes on disk are the bytes of the file: once, and nothing else."""
+    def check(self, source: Source, *, final: str | None = None) -> None:
+        """All disasters came, and the bytes on disk are the bytes of the file: once, and nothing else. With
+        `final`, the id of what was made of parts, these are there beside it."""
         assert self.chaos.left == 0, "the test uploaded too little to prove anything"
         stored = [path for path in (self.folder / "data").rglob("*") if path.is_file()]
+        if final is not None:
+            assert len(stored) > 2, "there are no parts"
+            stored = [path for path in stored if path.name.startswith(f"{final}.")]
         assert len(stored) == 1, stored
         digest = hashlib.sha256()
         with stored[0].open("rb") as file:

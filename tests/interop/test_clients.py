@@ -48,6 +48,13 @@ def test_tus_js_client_in_one_request(way: Way, source: Source, tus_js: TusJs) -
     way.check(source)
 
 
+def test_tus_js_client_with_parallel_uploads(way: Way, source: Source, tus_js: TusJs) -> None:
+    """It sends the parts beside each other, each cut off and resumed by itself, and has them joined."""
+    ended = tus_js(str(source.path), "endpoint", way.endpoint, str(CHUNK // 4), "0", "4")
+    assert ended.returncode == 0, ended.stderr + way.server.log
+    way.check(source, final=ended.stdout.strip().rsplit("/", 1)[-1])
+
+
 def test_tuspy(way: Way, source: Source) -> None:
     with source.path.open("rb") as file:
         uploader = TusClient(way.endpoint).uploader(

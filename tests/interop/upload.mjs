@@ -1,11 +1,13 @@
-// Uploads a file with tus-js-client: node upload.mjs FILE endpoint|uploadUrl URL CHUNK_SIZE [FIRST_RETRY_MS]
+// Uploads a file with tus-js-client:
+// node upload.mjs FILE endpoint|uploadUrl URL CHUNK_SIZE [FIRST_RETRY_MS] [PARALLEL_UPLOADS]
 // Prints the URL of the upload and exits with 0, or prints the error and exits with 1.
 import { createReadStream } from 'node:fs'
 import { Upload } from 'tus-js-client'
 
-const [file, how, url, chunkSize, firstRetry = '0'] = process.argv.slice(2)
+const [file, how, url, chunkSize, firstRetry = '0', parallelUploads = '1'] = process.argv.slice(2)
 
-new Upload(createReadStream(file), {
+const upload = new Upload(createReadStream(file), {
+  parallelUploads: Number(parallelUploads),
   [how]: url,
   chunkSize: Number(chunkSize),
   retryDelays: [Number(firstRetry), 200, 500, 1000, 1000, 1000],
@@ -15,7 +17,9 @@ new Upload(createReadStream(file), {
     process.exit(1)
   },
   onSuccess() {
-    console.log(this.url ?? url)
+    console.log(upload.url)
     process.exit(0)
   },
-}).start()
+})
+
+upload.start()

@@ -79,6 +79,7 @@ def record_in(
     kind: Kind = Kind.WHOLE,
     gated: bool = False,
     metadata: str | None = None,
+    concat: str | None = None,
 ) -> UploadRecord:
     """A record that can be met in `state`; where `offset` is not given, one that fits the state."""
     whole = state in (UploadState.FINISHING, UploadState.COMPLETE)
@@ -97,11 +98,12 @@ def record_in(
         offset=offset,
         max_size=MAX_SIZE,
         metadata=metadata,
-        expires_at=None if state is UploadState.COMPLETE else expires_at,
+        expires_at=None if state is UploadState.COMPLETE and kind is not Kind.PARTIAL else expires_at,
         completed_at=NOW - HOUR if state is UploadState.COMPLETE else None,
         gated=gated,
         reason=reason if ended else None,
         refusal=refusal,
+        concat=concat,
     )
 
 
@@ -117,6 +119,9 @@ def opened(command: Create) -> UploadRecord:
         gated=False,
         now=NOW,
         expiry=EXPIRY,
+        kind=command.kind,
+        parts=command.parts,
+        concat=command.concat,
     )
 
 

@@ -13,12 +13,13 @@ STATUSES = {
     400: "invalid_header invalid_offset invalid_length invalid_metadata metadata_too_large "
     "invalid_content_length length_missing length_contradicted length_changed length_too_short "
     "length_deferral_unsupported concatenation_unsupported body_not_allowed first_chunk_too_short "
+    "invalid_concatenation invalid_part part_unfinished "
     "invalid_checksum checksum_unsupported",
     403: "upload_complete upload_final",
     404: "upload_not_found upload_not_complete",
     405: "method_not_allowed",
     409: "offset_mismatch",
-    410: "upload_terminated upload_expired upload_rejected upload_lost",
+    410: "upload_terminated upload_expired upload_rejected upload_lost part_gone",
     412: "unsupported_version",
     413: "upload_too_large body_too_long",
     415: "unsupported_content_type",

@@ -161,7 +161,9 @@ def test_a49_deferral_that_is_announced_works() -> None:
 
 @pytest.mark.parametrize("value", ["partial", "final;/files/a /files/b", "", "nonsense"])
 def test_concatenation_that_is_not_announced_is_400(value: str) -> None:
-    reply = post(LENGTH, ("Upload-Concat", value))
+    head = head_of("POST", LENGTH, ("Upload-Concat", value))
+    bare = Tus1(extensions=frozenset({"creation"}), max_size=MAX_SIZE)
+    reply = ask(head, id=None, codec=bare)
     assert (reply.status, code_of(reply)) == (400, "concatenation_unsupported")
 
 

@@ -48,7 +48,8 @@ def test_a09_options_is_204_with_the_versions(codec: Tus1) -> None:
 def test_a10_extensions_are_listed_in_our_order_or_not_at_all() -> None:
     assert "tus-extension" not in fields_of(NONE.capabilities())
     assert fields_of(ALL.capabilities())["tus-extension"] == (
-        "creation,creation-with-upload,creation-defer-length,expiration,checksum,termination"
+        "creation,creation-with-upload,creation-defer-length,expiration,checksum,termination,"
+        "concatenation,concatenation-unfinished"
     )
     some = Tus1(extensions=frozenset({"termination", "expiration"}), max_size=1)
     assert fields_of(some.capabilities())["tus-extension"] == "expiration,termination"
@@ -56,10 +57,16 @@ def test_a10_extensions_are_listed_in_our_order_or_not_at_all() -> None:
 
 @pytest.mark.parametrize(
     "extensions",
-    [{"checksum-trailer"}, {"creation", "concatenation"}, {"Creation"}, {"creation-defer-length"}],
+    [
+        {"checksum-trailer"},
+        {"concatenation"},
+        {"creation", "concatenation-unfinished"},
+        {"Creation"},
+        {"creation-defer-length"},
+    ],
 )
 def test_a10_what_does_not_work_cannot_be_announced(extensions: set[str]) -> None:
-    with pytest.raises(ValueError, match=r"extension|need creation"):
+    with pytest.raises(ValueError, match=r"extension|need"):
         Tus1(extensions=frozenset(extensions), max_size=1)
 
 

@@ -1,6 +1,7 @@
 """Any bytes in the headers: a command or a refusal that can be sent, never an exception."""
 
 import json
+from dataclasses import replace
 
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
@@ -11,8 +12,8 @@ from tusserve.protocol.decide import plan, plan_creation
 from tusserve.protocol.fields import LARGEST_NUMBER
 from tusserve.protocol.http import Head, Reply
 from tusserve.protocol.outcomes import Code, Created, Inspected, Refused
-from tusserve.protocol.records import UploadState
-from tusserve.protocol.tus1 import ANSWERS, EXTENSIONS, Operation, Tus1
+from tusserve.protocol.records import Kind, UploadState
+from tusserve.protocol.tus1 import ANSWERS, EXTENSIONS, Extension, Operation, Tus1
 
 NAMES = (
     b"Tus-Resumable",
@@ -48,9 +49,16 @@ methods = st.sampled_from(["OPTIONS", "HEAD", "POST", "PATCH", "DELETE", "GET", 
     max_size=8
 )
 ids = st.none() | st.just(ID) | st.text(st.characters(max_codepoint=255), max_size=130)
+
+
+def with_what_they_need(some: set[Extension]) -> frozenset[str]:
+    needed = {"creation"} | ({"concatenation"} if "concatenation-unfinished" in some else set())
+    return frozenset(some | needed)
+
+
 codecs = st.builds(
     Tus1,
-    extensions=st.sets(st.sampled_from(EXTENSIONS)).map(lambda some: frozenset(some | {"creation"})),
+    extensions=st.sets(st.sampled_from(EXTENSIONS)).map(with_what_they_need),
     max_size=st.just(MAX_SIZE),
     downloads=st.booleans(),
     idempotent_delete=st.booleans(),
@@ -125,6 +133,8 @@ def assert_creation(command: Create, codec: Tus1) -> None:
     assert command.length is None or 0 <= command.length <= LARGEST_NUMBER
     assert command.carries_body or command.content_length == 0
     record = record_in(UploadState.RECEIVING, metadata=command.metadata)
+    record = replace(record, kind=command.kind, concat=command.concat)
+    assert (command.kind is Kind.FINAL) == bool(command.parts)
     told = codec.render(Inspected(record), Operation.INSPECT, id=ID)
     assert_can_be_sent(told)
     assert fields_of(told).get("upload-metadata") == command.metadata

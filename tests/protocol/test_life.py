@@ -103,7 +103,7 @@ def test_the_table_names_every_state_and_ends_in_a_tombstone() -> None:
 def test_what_a_due_record_needs(state: UploadState) -> None:
     needs = {
         RECEIVING: Chore.EXPIRE,
-        WAITING: Chore.EXPIRE,
+        WAITING: Chore.ASSEMBLE,
         FINISHING: Chore.FINISH,
         COMPLETE: Chore.FORGET,
         ENDING: Chore.END,

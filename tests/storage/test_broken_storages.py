@@ -1,7 +1,7 @@
 """The kit catches what it is for: storages broken on purpose, each found by the checks of its own clause."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -9,7 +9,7 @@ from typing import Self, TypeVar
 
 import pytest
 
-from tusserve.contracts import Cursor, Durable, Lease, Place, StorageBackend, Writer
+from tusserve.contracts import Cursor, Durable, Lease, Part, Place, StorageBackend, Writer
 from tusserve.errors import CursorLost, KeyTaken, StorageUnavailable
 from tusserve.testing.storage_kit import storage_checks
 
@@ -139,6 +139,22 @@ class Sound:
         if place.key is not None:
             self.take_key(place, place.key)
         return sealed
+
+    async def concatenate(self, place: Place, parts: Sequence[Part]) -> str:
+        sealed = f"{self.owner_of(place)}/0/sealed"
+        if sealed not in self.places:
+            joined = b"".join([self.piece(part) for part in parts])
+            await asyncio.sleep(0)
+            self.places[sealed] = bytearray(joined)
+        if place.key is not None:
+            self.take_key(place, place.key)
+        return sealed
+
+    def piece(self, part: Part) -> bytes:
+        held = self.places.get(part.state, b"")
+        if len(held) < part.length or part.state not in self.places:
+            raise CursorLost
+        return bytes(held[: part.length])
 
     def take_key(self, place: Place, key: str) -> None:
         if self.keys.setdefault(key, place.id) != place.id:
@@ -455,6 +471,58 @@ class SealTakesPlacesAtOnce(Sound):
             if name != sealed:
                 del self.places[name]
         return sealed
+
+
+@breaks("B1")
+class PartsAreJoinedByName(Sound):
+    async def concatenate(self, place: Place, parts: Sequence[Part]) -> str:
+        return await super().concatenate(place, sorted(parts, key=lambda part: part.state))
+
+
+@breaks("B1")
+class PartsAreJoinedOnce(Sound):
+    async def concatenate(self, place: Place, parts: Sequence[Part]) -> str:
+        return await super().concatenate(place, list(dict.fromkeys(parts)))
+
+
+@breaks("B10")
+class MissingPartsAreLeftOut(Sound):
+    def piece(self, part: Part) -> bytes:
+        return bytes(self.places.get(part.state, b""))
+
+
+@breaks("B13")
+class JoiningAgainMovesBytes(Sound):
+    async def concatenate(self, place: Place, parts: Sequence[Part]) -> str:
+        again = f"{place.id}/0/sealed" in self.places
+        sealed = await super().concatenate(place, parts)
+        if again:
+            self.places[sealed].insert(0, 0)
+        return sealed
+
+
+@breaks("B13")
+class TheWholeNeedsItsParts(Sound):
+    made: dict[str, Sequence[Part]]
+
+    async def concatenate(self, place: Place, parts: Sequence[Part]) -> str:
+        self.made = getattr(self, "made", {}) | {place.id: parts}
+        return await super().concatenate(place, parts)
+
+    def held(self, place: Place, cursor: Cursor, stop: int) -> bytearray:
+        for part in getattr(self, "made", {}).get(place.id, ()):
+            self.piece(part)
+        return super().held(place, cursor, stop)
+
+
+@breaks("B13")
+class JoiningForgetsTheKey(Sound):
+    async def concatenate(self, place: Place, parts: Sequence[Part]) -> str:
+        return await super().concatenate(_bare(place), parts)
+
+
+def _bare(place: Place) -> Place:
+    return Place(id=place.id, key=None, length=place.length, content_type=place.content_type)
 
 
 def opening(storage: Callable[[], Sound]) -> Callable[[Path], AbstractAsyncContextManager[StorageBackend]]:

@@ -23,12 +23,14 @@ class Ends(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Create:
     """Open a new upload. `carries_body`: the request's own body is its first bytes; `content_length` is that
-    body's, None where it is not told beforehand, and `digest` what that body must hash to."""
+    body's, None where it is not told beforehand, and `digest` what that body must hash to. `parts` are the
+    addresses of what a FINAL is joined of, as the client gave them; `concat` is its word on all of this."""
 
     length: int | None
     metadata: str | None = None
     kind: Kind = Kind.WHOLE
     parts: tuple[str, ...] = ()
+    concat: str | None = None
     carries_body: bool = False
     content_length: int | None = 0
     ends: Ends = Ends.AT_LENGTH

@@ -63,7 +63,7 @@ def plan_creation(command: Create, policy: Policy) -> Refused | None:
     declared = command.length
     if declared is not None and declared > policy.max_size:
         return Refused(code=Code.UPLOAD_TOO_LARGE)
-    if declared is not None and command.kind is Kind.WHOLE and declared < policy.min_size:
+    if declared is not None and command.kind is not Kind.PARTIAL and declared < policy.min_size:
         return Refused(
             code=Code.LENGTH_TOO_SHORT, message=f"An upload here has at least {policy.min_size} bytes."
         )
@@ -89,6 +89,8 @@ def plan(record: UploadRecord | None, command: Command, now: datetime, *, held: 
         return Refused(code=Code.UPLOAD_NOT_FOUND)
     if (gone := _gone(record, now, held=held)) is not None:
         return gone
+    if record.kind is Kind.FINAL and isinstance(command, Append):
+        return Refused(code=Code.UPLOAD_FINAL)
     if record.state is UploadState.FINISHING:
         return _while_finishing(record, now, held=held)
     match command:
@@ -115,12 +117,13 @@ def _gone(record: UploadRecord, now: datetime, *, held: bool) -> Refused | None:
     match record.state:
         case UploadState.ENDING | UploadState.GONE:
             return _epitaph(record)
-        case UploadState.RECEIVING | UploadState.WAITING:
-            # While somebody writes, the date may yet move: that writer's next commit renews it.
+        case UploadState.RECEIVING | UploadState.WAITING | UploadState.COMPLETE:
+            # Of what is complete only a part has a date. While somebody writes, it may yet move: that
+            # writer's next commit renews it.
             if record.expires_at is not None and record.expires_at <= now and not held:
                 return Refused(code=Code.UPLOAD_EXPIRED)
             return None
-        case UploadState.FINISHING | UploadState.COMPLETE:
+        case UploadState.FINISHING:
             return None
         case _:
             assert_never(record.state)
@@ -149,8 +152,6 @@ def _while_finishing(record: UploadRecord, now: datetime, *, held: bool) -> Refu
 
 
 def _plan_append(record: UploadRecord, command: Append) -> Plan:
-    if record.kind is Kind.FINAL:
-        return Refused(code=Code.UPLOAD_FINAL)
     if record.state is UploadState.COMPLETE:
         return _append_to_complete(record, command)
     if (refused := _declared_length(record, command)) is not None:

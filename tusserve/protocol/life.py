@@ -12,11 +12,15 @@ from types import MappingProxyType
 from typing import Final, assert_never
 
 from tusserve.protocol.commands import Ends
-from tusserve.protocol.records import Expiry, Reason, Refusal, UploadRecord, UploadState
+from tusserve.protocol.records import Expiry, Kind, Reason, Refusal, UploadRecord, UploadState
 
 FIRST_RETRY: Final = timedelta(seconds=1)
 LONGEST_RETRY: Final = timedelta(minutes=5)
 """Finishing and ending are tried again after 1, 2, 4 ... seconds, at most after five minutes."""
+FIRST_LOOK: Final = timedelta(minutes=1)
+LONGEST_LOOK: Final = timedelta(minutes=15)
+"""The parts of what waits for them are looked at after 1, 2, 4 ... minutes, at most after fifteen; a HEAD
+looks at once."""
 
 FOLLOWERS: Final[Mapping[UploadState, frozenset[UploadState]]] = MappingProxyType(
     {
@@ -55,31 +59,57 @@ def open_upload(
     gated: bool,
     now: datetime,
     expiry: Expiry | None,
+    kind: Kind = Kind.WHOLE,
+    parts: tuple[str, ...] = (),
+    concat: str | None = None,
     ends: Ends = Ends.AT_LENGTH,
 ) -> UploadRecord:
     """A new record. With length 0 every byte is there already: it is born FINISHING, due at once, unless the
-    client has yet to say where it `ends`."""
+    client has yet to say where it `ends`. A FINAL has no bytes of its own: it is born WAITING for its
+    `parts`; see `assemble`."""
     expires_at = None if expiry is None else now + expiry.initial
-    empty = length == 0 and ends is not Ends.NO
+    due_at: datetime | None
+    if kind is Kind.FINAL:
+        state, due_at = UploadState.WAITING, _at_latest(now + FIRST_LOOK, expires_at)
+    elif length == 0 and ends is not Ends.NO:
+        state, due_at = UploadState.FINISHING, now
+    else:
+        state, due_at = UploadState.RECEIVING, expires_at
     return UploadRecord(
         id=id,
         name=name,
         owner=owner,
-        state=UploadState.FINISHING if empty else UploadState.RECEIVING,
+        state=state,
         created_at=now,
-        due_at=now if empty else expires_at,
+        due_at=due_at,
+        kind=kind,
         length=length,
         max_size=max_size,
         metadata=metadata,
         expires_at=expires_at,
         gated=gated,
+        parts=parts,
+        concat=concat,
     )
+
+
+def _at_latest(moment: datetime, limit: datetime | None) -> datetime:
+    return moment if limit is None else min(moment, limit)
+
+
+def assemble(record: UploadRecord, total: int, now: datetime) -> UploadRecord:
+    """Every part is complete, and together they have `total` bytes: they may be joined, and are at once."""
+    return replace(finish(record, now), length=total, offset=total)
 
 
 def expire_in(record: UploadRecord, period: timedelta) -> UploadRecord:
     """A new record with an initial expiry of its own."""
     expires_at = record.created_at + period
-    due_at = expires_at if record.state is UploadState.RECEIVING else record.due_at
+    due_at = record.due_at
+    if record.state is UploadState.RECEIVING:
+        due_at = expires_at
+    elif record.state is UploadState.WAITING and due_at is not None:
+        due_at = min(due_at, expires_at)
     return replace(record, expires_at=expires_at, due_at=due_at)
 
 
@@ -109,9 +139,12 @@ def finish(record: UploadRecord, now: datetime) -> UploadRecord:
 
 
 def complete(record: UploadRecord, sealed: str, now: datetime, expiry: Expiry | None) -> UploadRecord:
-    """Sealed and accepted. `sealed` replaces cursor and entries; due again only after `Expiry.finished`."""
-    due_at = None
-    if expiry is not None and expiry.finished is not None:
+    """Sealed and accepted. `sealed` replaces cursor and entries; due again only after `Expiry.finished`.
+    A PARTIAL is of use for as long as something may be made of it: it goes on to expire."""
+    due_at = expires_at = None
+    if record.kind is Kind.PARTIAL:
+        due_at = expires_at = None if expiry is None else now + expiry.idle
+    elif expiry is not None and expiry.finished is not None:
         due_at = now + expiry.finished
     return replace(
         _move(record, UploadState.COMPLETE, due_at=due_at, attempts=0),
@@ -119,12 +152,17 @@ def complete(record: UploadRecord, sealed: str, now: datetime, expiry: Expiry | 
         entries=0,
         completed_at=now,
         length=record.offset,
-        expires_at=None,
+        expires_at=expires_at,
     )
 
 
 def postpone(record: UploadRecord, now: datetime) -> UploadRecord:
-    """Finishing or ending failed for now: the same state, counted, due again after a growing pause."""
+    """Finishing or ending failed for now, or parts are still missing: the same state, counted, due again
+    after a growing pause."""
+    if record.state is UploadState.WAITING:
+        look = min(FIRST_LOOK * 2 ** min(record.attempts + 1, 16), LONGEST_LOOK)
+        due_at = _at_latest(now + look, record.expires_at)
+        return _move(record, record.state, due_at=due_at, attempts=record.attempts + 1)
     pause = min(FIRST_RETRY * 2 ** min(record.attempts, 16), LONGEST_RETRY)
     return _move(record, record.state, due_at=now + pause, attempts=record.attempts + 1)
 
@@ -148,10 +186,16 @@ def _move(
     return replace(record, state=state, due_at=due_at, attempts=attempts)
 
 
+def is_expired(record: UploadRecord, now: datetime) -> bool:
+    """Whether its date is over."""
+    return record.expires_at is not None and record.expires_at <= now
+
+
 class Chore(StrEnum):
     """What a due record needs."""
 
     EXPIRE = "EXPIRE"
+    ASSEMBLE = "ASSEMBLE"
     FINISH = "FINISH"
     END = "END"
     FORGET = "FORGET"
@@ -162,12 +206,16 @@ def chore(record: UploadRecord, now: datetime) -> Chore | None:
     if record.due_at is None or record.due_at > now:
         return None
     match record.state:
-        case UploadState.RECEIVING | UploadState.WAITING:
+        case UploadState.RECEIVING:
             return Chore.EXPIRE
+        case UploadState.WAITING:
+            return Chore.EXPIRE if is_expired(record, now) else Chore.ASSEMBLE
         case UploadState.FINISHING:
             return Chore.FINISH
         case UploadState.ENDING:
             return Chore.END
+        case UploadState.COMPLETE if record.kind is Kind.PARTIAL:
+            return Chore.EXPIRE
         case UploadState.COMPLETE | UploadState.GONE:
             return Chore.FORGET
         case _:

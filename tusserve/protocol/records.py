@@ -81,8 +81,9 @@ class Expiry:
     """How long an upload may rest. Each period is counted by the application's clock.
 
     `initial` from creation to the first kept byte; `idle` from each PATCH or checkpoint that kept bytes
-    (also when that is earlier than the date before); `finished` from completion until the *record* is
-    forgotten (the bytes stay; None: never); `tombstone` how long an ended upload answers 410 before 404.
+    (also when that is earlier than the date before), of a part also from its completion; `finished` from
+    completion until the *record* is forgotten (the bytes stay; None: never); `tombstone` how long an ended
+    upload answers 410 before 404.
     """
 
     initial: timedelta = timedelta(days=7)
@@ -140,6 +141,8 @@ class UploadRecord:
     """How many cursor entries the store keeps for it."""
     parts: tuple[str, ...] = ()
     """The ids that a concatenation is made of, in order."""
+    concat: str | None = None
+    """What the client said of the concatenation that it belongs to, exactly as it did."""
 
     def dump(self) -> bytes:
         """The stored body: everything that is not a column, as versioned JSON."""
@@ -164,6 +167,7 @@ class UploadRecord:
             "cursor": self.cursor,
             "entries": self.entries,
             "parts": list(self.parts),
+            "concat": self.concat,
         }
         return json.dumps(body, separators=(",", ":")).encode("ascii")
 
@@ -214,6 +218,7 @@ class UploadRecord:
             cursor=held["cursor"],
             entries=held["entries"],
             parts=tuple(held["parts"]),
+            concat=held.get("concat"),  # records from before concatenations have none
         )
 
 

@@ -23,7 +23,7 @@ from tusserve.protocol.outcomes import (
     RefusedByHost,
     Terminated,
 )
-from tusserve.protocol.records import UploadRecord
+from tusserve.protocol.records import Kind, UploadRecord
 from tusserve.protocol.tus1_answers import (
     ALGORITHMS,
     ANSWERS,
@@ -37,9 +37,21 @@ from tusserve.protocol.tus1_answers import (
     refused_by_host,
 )
 
-__all__ = ["ANSWERS", "CONTENT_TYPE", "EXTENSIONS", "VERSION", "Extension", "Operation", "Target", "Tus1"]
+__all__ = [
+    "ANSWERS",
+    "CONTENT_TYPE",
+    "EXTENSIONS",
+    "MOST_PARTS",
+    "VERSION",
+    "Extension",
+    "Operation",
+    "Target",
+    "Tus1",
+]
 
 CONTENT_TYPE: Final = "application/offset+octet-stream"
+MOST_PARTS: Final = 1000
+"""How many uploads may be joined to one."""
 Extension: TypeAlias = Literal[
     "creation",
     "creation-with-upload",
@@ -47,6 +59,8 @@ Extension: TypeAlias = Literal[
     "expiration",
     "checksum",
     "termination",
+    "concatenation",
+    "concatenation-unfinished",
 ]
 """The extensions of TUS 1.0.0 that tusserve has."""
 
@@ -86,6 +100,15 @@ class Target:
     id: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Joins:
+    """What Upload-Concat says."""
+
+    kind: Kind
+    parts: tuple[str, ...] = ()
+    told: str | None = None
+
+
 class Tus1:
     """TUS 1.0.0 as one app speaks it. Has no state: one instance serves any number of requests.
 
@@ -106,6 +129,11 @@ class Tus1:
             raise ValueError(f"no such extension: {', '.join(sorted(unknown))}")
         if "creation" not in extensions and any(name.startswith("creation-") for name in extensions):
             raise ValueError("creation-with-upload and creation-defer-length need creation")
+        if "concatenation" in extensions and "creation" not in extensions:
+            raise ValueError("concatenation needs creation")
+        if "concatenation-unfinished" in extensions and "concatenation" not in extensions:
+            raise ValueError("concatenation-unfinished needs concatenation")
+        self._joins = "concatenation" in extensions
         self._defers_length = "creation-defer-length" in extensions
         self._creates_with_upload = "creation-with-upload" in extensions
         self._checks = "checksum" in extensions
@@ -169,11 +197,12 @@ class Tus1:
                 raise AssertionError(f"no command for {target}")
 
     def _read_creation(self, head: Head) -> Create | Refused:
-        length = self._declared_length(head)
+        joins = self._concatenation(head)
+        if isinstance(joins, Refused):
+            return joins
+        length = self._length_of_final(head) if joins.kind is Kind.FINAL else self._declared_length(head)
         if isinstance(length, Refused):
             return length
-        if "upload-concat" in head.headers:
-            return Refused(code=Code.CONCATENATION_UNSUPPORTED)
         metadata = Metadata.parse(head.one("upload-metadata"))
         if isinstance(metadata, Refused):
             return metadata
@@ -181,6 +210,10 @@ class Tus1:
         if isinstance(content_length, Refused):
             return content_length
         carries_body = _carries_body(head, content_length)
+        if carries_body and joins.kind is Kind.FINAL:
+            return Refused(
+                code=Code.INVALID_CONCATENATION, message="A final upload has no bytes but those of its parts."
+            )
         if carries_body:
             if not _is_upload_content(head):
                 return Refused(code=Code.UNSUPPORTED_CONTENT_TYPE)
@@ -192,9 +225,33 @@ class Tus1:
         return Create(
             length=length,
             metadata=metadata.raw or None,
+            kind=joins.kind,
+            parts=joins.parts,
+            concat=joins.told,
             carries_body=carries_body,
             content_length=content_length if carries_body else 0,
             digest=digest,
+        )
+
+    def _concatenation(self, head: Head) -> "_Joins | Refused":
+        told = head.headers.get("upload-concat")
+        if told is None:
+            return _Joins(Kind.WHOLE)
+        if not self._joins:
+            return Refused(code=Code.CONCATENATION_UNSUPPORTED)
+        if told == ("partial",):
+            return _Joins(Kind.PARTIAL, told=told[0])
+        word, semicolon, named = told[0].partition(";")
+        parts = tuple(part for part in named.split(" ") if part)
+        if len(told) > 1 or word != "final" or not semicolon or not 0 < len(parts) <= MOST_PARTS:
+            return Refused(code=Code.INVALID_CONCATENATION)
+        return _Joins(Kind.FINAL, parts, told[0])
+
+    def _length_of_final(self, head: Head) -> Refused | None:
+        if "upload-length" not in head.headers and "upload-defer-length" not in head.headers:
+            return None
+        return Refused(
+            code=Code.LENGTH_CONTRADICTED, message="A final upload is as long as its parts: send no length."
         )
 
     def _declared_length(self, head: Head) -> int | Refused | None:

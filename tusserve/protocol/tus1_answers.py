@@ -48,6 +48,12 @@ ANSWERS: Final[Mapping[Code, tuple[int, str]]] = MappingProxyType(
             400,
             "This server does not join uploads: send the file as one, without Upload-Concat.",
         ),
+        Code.INVALID_CONCATENATION: (
+            400,
+            "Upload-Concat is partial, or final; and the addresses of 1 to 1000 uploads with spaces between.",
+        ),
+        Code.INVALID_PART: (400, "A part has to be a partial upload of this server that you may use."),
+        Code.PART_UNFINISHED: (400, "A part is not complete yet: send the rest of it first."),
         Code.INVALID_CHECKSUM: (
             400,
             "Upload-Checksum is the name of an algorithm, a space, and the digest of the body in Base64.",
@@ -67,6 +73,7 @@ ANSWERS: Final[Mapping[Code, tuple[int, str]]] = MappingProxyType(
         Code.UPLOAD_EXPIRED: (410, "The upload was left unfinished for too long and has expired."),
         Code.UPLOAD_REJECTED: (410, "The upload was refused and has ended."),
         Code.UPLOAD_LOST: (410, "The server has lost bytes of the upload: start it again."),
+        Code.PART_GONE: (410, "A part was gone before the upload could be made of it."),
         Code.UPLOAD_COMPLETE: (403, "The upload is complete and takes no more bytes."),
         Code.UPLOAD_FINAL: (403, "The upload is made of other uploads and takes no bytes of its own."),
         Code.UPLOAD_NOT_COMPLETE: (404, "The upload is not complete: there is nothing to download yet."),
@@ -150,6 +157,8 @@ def inspected(record: UploadRecord) -> Reply:
         headers["upload-defer-length"] = "1"
     if record.metadata:
         headers["upload-metadata"] = record.metadata
+    if record.concat is not None:
+        headers["upload-concat"] = record.concat
     headers |= _expiry(record)
     headers["content-length"] = "0"
     return _reply(200, headers)
@@ -246,12 +255,13 @@ def _reply(status: int, headers: Mapping[str, str], body: bytes = b"") -> Reply:
 
 
 def _expiry(record: UploadRecord) -> dict[str, str]:
-    """The date until which something has to be added, while there is something to add."""
-    if record.expires_at is None or record.state not in (UploadState.RECEIVING, UploadState.WAITING):
+    """The date until which something has to be added, or a part be used, while there is one."""
+    if record.expires_at is None or record.state not in _EXPIRING:
         return {}
     return {"upload-expires": imf_fixdate(record.expires_at)}
 
 
+_EXPIRING: Final = frozenset({UploadState.RECEIVING, UploadState.WAITING, UploadState.COMPLETE})
 _FRAMING: Final = frozenset({"content-length", "transfer-encoding"})
 
 

@@ -5,7 +5,7 @@ and no store. The engine calls it; what is done to files is in the modules `file
 """
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from functools import partial
@@ -13,13 +13,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, TypeAlias, TypeVar, get_args
 
-from tusserve.contracts import Cursor, CursorOf, Lease, Place, Writer
+from tusserve.contracts import Cursor, CursorOf, Lease, Part, Place, Writer
 from tusserve.errors import ConfigError
 from tusserve.storage.budget import BUDGET, ByteBudget
-from tusserve.storage.file_area import WorkArea, translated
+from tusserve.storage.file_area import WorkArea, lost, translated
 from tusserve.storage.file_disk import Disk
 from tusserve.storage.file_reader import FileReader
-from tusserve.storage.file_sealing import discard, seal, sweep_trash
+from tusserve.storage.file_sealing import Source, concatenate, discard, seal, sweep_trash
 from tusserve.storage.file_state import Sealed, closed_segments, dump_state, parse_state
 from tusserve.storage.file_sweep import claim, sweep
 from tusserve.storage.file_threads import WorkerThreads
@@ -136,6 +136,17 @@ class FileStorage:
         if state is not None:
             self._unsynced.drop(place.id, state.newest.name)
         return dump_state(sealed)
+
+    async def concatenate(self, place: Place, parts: Sequence[Part]) -> str:
+        """Copy the files of the parts into one, for which there must be room: on file systems that can,
+        without moving a byte. Raises as `seal`."""
+        sources = []
+        for part in parts:
+            state = parse_state(part.state)
+            if not isinstance(state, Sealed):
+                raise lost()
+            sources.append(Source(part.place.id, state.name, part.length))
+        return dump_state(await self._run(partial(concatenate, self._area, place, sources)))
 
     async def discard(self, place: Place, cursor: Cursor) -> None:  # noqa: ARG002 - all its files are found
         """Remove every file of the upload, and its key if it is a name of one of them."""

@@ -10,12 +10,22 @@ are one file. An inode number alone proves nothing, it is given again as soon as
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from tusserve.contracts import Place
 from tusserve.storage.file_area import SEALED, WorkArea, lost
 from tusserve.storage.file_state import Closed, Receiving, Sealed, new_nonce
 from tusserve.storage.file_unsynced import synced_to
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The first `size` bytes of a file of an upload."""
+
+    upload: str
+    name: str
+    size: int
 
 
 def seal(
@@ -29,15 +39,30 @@ def seal(
         name = SEALED
         if length:
             raise lost()
-        _join(area, place.id, (), 0)
+        _join(area, place.id, ())
     else:
         synced_to(area, place.id, state, length)
         newest = state.newest
         name = SEALED if closed else newest.name
         if closed:
-            _join(area, place.id, (*closed, Closed(newest.name, newest.start, length)), length)
+            segments = (*closed, Closed(newest.name, newest.start, length))
+            _join(area, place.id, [Source(place.id, each.name, each.stop - each.start) for each in segments])
         else:
             _cut_off(area, place.id, name, length)
+    return _named(area, place, name, length)
+
+
+def concatenate(area: WorkArea, place: Place, sources: Sequence[Source]) -> Sealed:
+    """Make one file of those of other uploads, and give it its key. Changes nothing of theirs.
+
+    Raises `CursorLost` and `KeyTaken`.
+    """
+    _join(area, place.id, sources)
+    return _named(area, place, SEALED, sum(each.size for each in sources))
+
+
+def _named(area: WorkArea, place: Place, name: str, length: int) -> Sealed:
+    """The file is whole: its names become lasting, and nobody is to change it."""
     if area.syncs:
         area.sync_folder(place.id)
     path = area.path(place.id, name)
@@ -89,10 +114,11 @@ def _cut_off(area: WorkArea, upload: str, name: str, length: int) -> None:
         area.disk.close(fd)
 
 
-def _join(area: WorkArea, upload: str, segments: Sequence[Closed], length: int) -> None:
+def _join(area: WorkArea, upload: str, sources: Sequence[Source]) -> None:
     """Make one file of several. It gets its name when it is whole, and only once: who comes second, after a
     crash or beside the first, finds it."""
     whole = area.path(upload, SEALED)
+    length = sum(each.size for each in sources)
     if area.disk.status(whole) is None:
         if length:
             area.check_room(length)
@@ -100,8 +126,10 @@ def _join(area: WorkArea, upload: str, segments: Sequence[Closed], length: int) 
         fd = area.create(path)
         try:
             try:
-                for segment in segments:
-                    _copy(area, upload, segment, fd)
+                at = 0
+                for source in sources:
+                    _copy(area, source, fd, at)
+                    at += source.size
                 if area.syncs:
                     area.disk.sync(fd)
             finally:
@@ -112,17 +140,16 @@ def _join(area: WorkArea, upload: str, segments: Sequence[Closed], length: int) 
     area.at_least(upload, SEALED, length)
 
 
-def _copy(area: WorkArea, upload: str, segment: Closed, target: int) -> None:
+def _copy(area: WorkArea, source: Source, target: int, at: int) -> None:
     try:
-        source = area.disk.open_to_read(area.path(upload, segment.name))
+        fd = area.disk.open_to_read(area.path(source.upload, source.name))
     except FileNotFoundError:
         raise area.lost() from None
     try:
-        size = segment.stop - segment.start
-        if area.disk.copy(source, target, size, segment.start) < size:
+        if area.disk.copy(fd, target, source.size, at) < source.size:
             raise area.lost()
     finally:
-        area.disk.close(source)
+        area.disk.close(fd)
 
 
 def _link_once(area: WorkArea, path: Path, whole: Path) -> None:

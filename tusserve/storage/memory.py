@@ -5,13 +5,13 @@ the object lives. The engine calls it.
 """
 
 from collections import defaultdict
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
 from types import TracebackType
 from typing import Final, Self
 
-from tusserve.contracts import Cursor, Durable, Lease, Place
+from tusserve.contracts import Cursor, Durable, Lease, Part, Place
 from tusserve.errors import CursorLost, KeyTaken
 
 __all__ = ["MemoryStorage"]
@@ -73,6 +73,20 @@ class MemoryStorage:
             if place.key is not None and self._keys.setdefault(place.key, place.id) != place.id:
                 raise KeyTaken(f"the key {place.key!r} is taken")
             area[_SEALED] = sealed
+        return _SEALED
+
+    async def concatenate(self, place: Place, parts: Sequence[Part]) -> str:
+        """Copy the bytes of the parts into one. Raises `CursorLost`, `KeyTaken`."""
+        if _SEALED not in self._areas.get(place.id, {}):
+            joined = bytearray()
+            for part in parts:
+                held = self._areas.get(part.place.id, {}).get(part.state)
+                if held is None or len(held) < part.length:
+                    raise CursorLost("the bytes of a part are gone")
+                joined += held[: part.length]
+            if place.key is not None and self._keys.setdefault(place.key, place.id) != place.id:
+                raise KeyTaken(f"the key {place.key!r} is taken")
+            self._areas[place.id][_SEALED] = joined
         return _SEALED
 
     async def has_bytes(self, id: str) -> bool:

@@ -12,7 +12,7 @@ them.
 The calls by name:
 
     storage.enter .exit .writer.enter .writer.exit .read.enter .read.next .read.exit .seal .discard
-            .local_path .sweep_strays .has_bytes .claim
+            .concatenate .local_path .sweep_strays .has_bytes .claim
     writer.write .flush
     store.enter .exit .create .get .acquire .renew .commit .release .ask .asked.enter .asked.next .asked.exit
           .entries .due .forget .identity .enlist .elected .uploads .create_in
@@ -33,6 +33,7 @@ from typing import Generic, Self, TypeVar, cast
 from tusserve.contracts import (
     Acquired,
     Ask,
+    Concatenates,
     Cursor,
     CursorOf,
     Durable,
@@ -46,6 +47,7 @@ from tusserve.contracts import (
     Lease,
     ListsStrays,
     ListsUploads,
+    Part,
     Place,
     ProvesDeath,
     RemembersStore,
@@ -186,6 +188,12 @@ class _WithStrays(_Storage):
         )
 
 
+class _WithConcatenation(_Storage):
+    async def concatenate(self, place: Place, parts: Sequence[Part]) -> str:
+        able = cast("Concatenates", self._inner)
+        return await self._faults.call("storage.concatenate", lambda: able.concatenate(place, parts))
+
+
 class _WithIds(_Storage):
     async def has_bytes(self, id: str) -> bool:
         able = cast("KnowsIds", self._inner)
@@ -199,6 +207,7 @@ class _WithMemoryOfStore(_Storage):
 
 
 _STORAGE_ABILITIES: tuple[tuple[type, type[_Storage]], ...] = (
+    (Concatenates, _WithConcatenation),
     (HasLocalPath, _WithLocalPath),
     (ListsStrays, _WithStrays),
     (KnowsIds, _WithIds),

@@ -16,6 +16,7 @@ from tusserve.testing.check import Check
 from tusserve.testing.storage_driver import Bench, Checklist, Make, made_up, raising, write_all
 from tusserve.testing.storage_kit_ends import ENDS
 from tusserve.testing.storage_kit_fences import FENCES
+from tusserve.testing.storage_kit_joins import JOINS
 
 __all__ = ["storage_checks"]
 
@@ -29,10 +30,13 @@ def storage_checks(make: Make, *, durable: bool = True, keys: bool = True) -> Se
     `make` returns an async context manager of a storage that keeps its bytes under `place`, an empty
     directory; called twice with the same place it opens the same bytes again, as after a crash, while the
     first is left as it was. `durable=False`: its bytes do not outlive the object; it is opened only once.
-    `keys=False`: it does not place bytes under a key that the host chose.
+    `keys=False`: it does not place bytes under a key that the host chose. What is checked of `concatenate` is
+    checked where the storage has it.
     """
     lacking = set() if keys else {"keys"}
-    noted = [each for each in (*WRITES.noted, *FENCES.noted, *ENDS.noted) if not each.needs & lacking]
+    noted = [
+        each for each in (*WRITES.noted, *FENCES.noted, *ENDS.noted, *JOINS.noted) if not each.needs & lacking
+    ]
     noted.sort(key=lambda each: int(each.clause.removeprefix("B")))
     return [Check(each.clause, each.title, partial(_run, each.run, make, durable)) for each in noted]
 
