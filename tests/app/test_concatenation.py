@@ -634,3 +634,56 @@ async def test_a_shutdown_opens_no_final() -> None:
         await s.tus.drain()
         answer = await join(s, a)
         assert (answer.status, code(answer)) == (503, "draining")
+
+
+# ---- what is known only later
+
+
+async def later(s: Stage, data: bytes = b"") -> str:
+    """A part whose length nobody knows yet."""
+    url = await s.client.create("/files", headers={**PARTIAL, "Upload-Defer-Length": "1"})
+    if data:
+        assert (await s.client.append(url, data)).status == 204
+    return url
+
+
+async def test_a82_bytes_that_are_there_count_before_a_length_is_told() -> None:
+    async with stage(max_size=5) as s:
+        a, b = await part(s, b"abc"), await later(s, b"def")
+        assert_refused(await join(s, a, b), 413, "upload_too_large")
+
+
+async def test_a_final_that_turns_out_too_short_for_the_gate_ends() -> None:
+    async def on_first_chunk(upload: Upload, head: bytes) -> None:
+        raise AssertionError("it sees no final that is too short")
+
+    async with stage(on_first_chunk=on_first_chunk, min_first_chunk=4) as s:
+        a = await later(s)
+        url = await joined(s, a)
+        assert (await s.client.append(a, b"abc", headers={"Upload-Length": "3"})).status == 204
+        assert_head_refused(await s.client.head(url), 400)
+        assert_head_refused(await s.client.head(url), 410)
+
+
+async def test_what_waited_too_long_is_not_joined_any_more() -> None:
+    async with stage(expiry=Expiry(initial=timedelta(hours=1))) as s:
+        a = await begun(s)
+        url = await joined(s, a)
+        s.clock.advance(timedelta(minutes=59))
+        assert (await s.client.append(a, b"abc")).status == 204
+        s.clock.advance(timedelta(minutes=2))
+        assert_head_refused(await s.client.head(url), 410)
+        assert s.store.records[id_of(url)].state is UploadState.WAITING
+
+
+async def test_a_part_that_is_ended_while_it_is_joined() -> None:
+    urls: list[str] = []
+
+    class Late(NotingStorage):
+        async def concatenate(self, place: Place, parts: Sequence[Part]) -> str:
+            assert (await s.client.delete(urls[0])).status == 204
+            return await super().concatenate(place, parts)
+
+    async with stage(storage=Late()) as s:
+        urls.append(await part(s, b"abc"))
+        assert_refused(await join(s, *urls), 410, "part_gone")

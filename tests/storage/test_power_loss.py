@@ -6,14 +6,14 @@ of the machine has to give every byte that was committed, and to go on from ther
 """
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from tusserve.contracts import Cursor, Fence, Lease, Place
+from tusserve.contracts import Concatenates, Cursor, Fence, Lease, Part, Place
 from tusserve.errors import CursorLost, TusError
 from tusserve.storage.file import Durability, FileStorage
 from tusserve.storage.file_disk import Disk
@@ -75,6 +75,13 @@ class Story:
         self.committed(upload, content, lasting=True)
         await upload.seal(commit=False)
 
+    async def join(self, parts: Sequence[Upload], final: Upload) -> None:
+        storage = self.bench.storage
+        assert isinstance(storage, Concatenates)
+        named = [Part(part.place, part.state, part.offset) for part in parts]
+        final.state = await storage.concatenate(final.place, named)
+        final.offset = sum(part.offset for part in parts)
+
     async def discard(self, upload: Upload) -> None:
         self.log.say(Ending(upload.place, upload.cursor, gone=False))
         await upload.discard()
@@ -117,6 +124,23 @@ async def segments_are_joined(story: Story) -> None:
             await story.discard(upload)
 
 
+async def uploads_become_one(story: Story) -> None:
+    parts, content = [], b""
+    for number in range(3):
+        part = story.upload(f"part-{number}")
+        body = await story.body(part, b"", made_up(300, 40 + number))
+        await story.finish(part, body)
+        parts.append(part)
+        content += body
+    for key in (None, "projects/film"):
+        final = story.upload(f"final-{key is None}", key=key)
+        await story.join(parts, final)
+        story.committed(final, content, lasting=True)
+        await final.seal(commit=False)
+    for part in parts:
+        await story.discard(part)
+
+
 async def batches_are_many(story: Story) -> None:
     upload = story.upload("large")
     content = await story.body(upload, b"", made_up(700_000, 20), checkpoint=True)
@@ -144,6 +168,7 @@ STORIES: list[Callable[[Story], Awaitable[None]]] = [
     one_body_is_sealed_by_its_flush,
     tails_are_dropped,
     segments_are_joined,
+    uploads_become_one,
     batches_are_many,
     uploads_end,
     an_upload_is_left_unfinished,
