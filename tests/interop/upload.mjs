@@ -1,9 +1,10 @@
-// Uploads a file with tus-js-client: node upload.mjs FILE endpoint|uploadUrl URL CHUNK_SIZE [FIRST_RETRY_MS]
+// Uploads a file with tus-js-client:
+//   node upload.mjs PACKAGE FILE endpoint|uploadUrl URL CHUNK_SIZE [FIRST_RETRY_MS [OPTIONS_AS_JSON]]
 // Prints the URL of the upload and exits with 0, or prints the error and exits with 1.
 import { createReadStream } from 'node:fs'
-import { Upload } from 'tus-js-client'
 
-const [file, how, url, chunkSize, firstRetry = '0'] = process.argv.slice(2)
+const [name, file, how, url, chunkSize, firstRetry = '0', more = '{}'] = process.argv.slice(2)
+const { Upload } = await import(name)
 
 new Upload(createReadStream(file), {
   [how]: url,
@@ -18,4 +19,5 @@ new Upload(createReadStream(file), {
     console.log(this.url ?? url)
     process.exit(0)
   },
+  ...JSON.parse(more),
 }).start()
