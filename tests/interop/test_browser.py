@@ -166,7 +166,7 @@ def test_a_page_of_another_origin(look: Callable[[str, str], Seen], pages: Pages
 
 
 def test_uppy(chromium: str, uppy_pages: Pages, tmp_path: Path) -> None:
-    """Through a cut, a killed server and a pause: the file is there once, and its page can read that it is."""
+    """Through a cut, a killed server and a pause: the file is there once, and its page reads that it is."""
     origin = f"http://127.0.0.1:{uppy_pages.port}"
     cors = (lambda _: "--cors-origin"), (lambda _: origin)
     with killing_way(tmp_path / "uploads", *cors, size=UPPY_SIZE) as way:

@@ -12,7 +12,7 @@ from urllib.parse import urljoin, urlsplit
 
 import aiotus
 import pytest
-import resumable_upload
+import resumable_upload  # type: ignore[import-untyped]
 from tusclient.client import TusClient
 
 from tests.interop.conftest import CHUNK, SIZE, Source, Way
@@ -113,7 +113,7 @@ async def test_aiotus(way_with_absolute_urls: Way, source: Source) -> None:
 
 @pytest.mark.parametrize("algorithm", ["sha1", "sha256", "sha512", "md5", False])
 def test_resumable_upload(way: Way, source: Source, algorithm: str | bool) -> None:
-    """The client of the PyPI package of that name, whose chunks have a checksum unless it is told otherwise."""
+    """The client of the package of that name: its chunks have a checksum unless it is told otherwise."""
     way.chaos.watch(CHECKSUM)
     client = resumable_upload.TusClient(
         way.endpoint, chunk_size=CHUNK, checksum=algorithm, max_retries=20, retry_delay=0.1
