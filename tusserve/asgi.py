@@ -8,6 +8,7 @@ import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from os import PathLike
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -372,6 +373,9 @@ def _check(storage: object, store: object, **called: object) -> None:
             raise ConfigError(
                 f"{what}= is the class {plugin.__name__}: make one of it, {plugin.__name__}(...)"
             )
+        if isinstance(plugin, str | PathLike):
+            sort = "FileStorage" if what == "storage" else "SQLiteStore"
+            raise ConfigError(f"{what}= is a path: make {sort}({str(plugin)!r}) of it")
         for need in (*needs, "__aenter__", "__aexit__"):
             if not hasattr(plugin, need):
                 hint = "; storage= and store= seem to be swapped" if swapped else ""

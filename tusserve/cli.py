@@ -31,6 +31,7 @@ from tusserve.cli_options import (
     parse_port,
     parse_size,
     parse_state,
+    parse_workers,
     read,
     read_expiry,
 )
@@ -119,6 +120,15 @@ BehindProxy: TypeAlias = Annotated[
         f"word {PRIVATE}, from this machine and the private ranges.",
     ),
 ]
+Workers: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--workers",
+        envvar="TUSSERVE_WORKERS",
+        metavar="N",
+        help="How many processes serve. With several, SIGHUP replaces them one after the other.",
+    ),
+]
 CorsOrigin: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
@@ -186,6 +196,7 @@ def serve(
     cors_origin: CorsOrigin = None,
     download: DownloadOption = False,
     log_format: LogFormatOption = "text",
+    workers: Workers = "1",
 ) -> None:
     """Receive uploads into DIR until told to stop (SIGTERM or Ctrl-C)."""
     options = ServeOptions(
@@ -199,6 +210,7 @@ def serve(
         downloads=download,
         proxies=None if behind_proxy is None else read(_PROXY_FLAG, behind_proxy, parse_networks),
         log_format=cast("LogFormat", read("--log-format", log_format, parse_choice("text", "json"))),
+        workers=read("--workers", workers, parse_workers),
     )
     app_options = _app_options(folder, state, durability, expire_initial, expire_idle)
     # The server's packages are imported by the one command that needs them.

@@ -39,6 +39,7 @@ _UNITS: Final = {
 }
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _LARGEST_SIZE: Final = 2**63 - 1
+_MOST_WORKERS: Final = 256
 _SQLITE: Final = "sqlite:///"
 
 
@@ -72,6 +73,7 @@ class ServeOptions:
     log_format: LogFormat
     cors_origins: tuple[str, ...] | None = None
     downloads: bool = False
+    workers: int = 1
 
 
 def read(option: str, text: str, parse: Callable[[str], T]) -> T:
@@ -115,6 +117,13 @@ def parse_port(text: str) -> int:
     """A TCP port; 0 lets the machine choose one."""
     if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > 65535:
         raise ValueError(f"{text!r} is not a port; write a number from 0 to 65535")
+    return int(text)
+
+
+def parse_workers(text: str) -> int:
+    """How many processes serve."""
+    if not re.fullmatch(r"[0-9]{1,4}", text) or not 1 <= int(text) <= _MOST_WORKERS:
+        raise ValueError(f"{text!r} is no number of workers; write one from 1 to {_MOST_WORKERS}")
     return int(text)
 
 

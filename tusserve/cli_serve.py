@@ -5,12 +5,14 @@ Owns the socket, the two lines at the start, and the order in which everything e
 """
 
 import asyncio
+import contextlib
 import ctypes
 import logging
 import os
 import platform
 import shlex
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import closing
@@ -23,10 +25,13 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from tusserve import TusApp
+from tusserve.cli_agreement import agreed, terms_of
 from tusserve.cli_app import check_folder, make_app, started
 from tusserve.cli_logging import set_up_logging
 from tusserve.cli_options import AppOptions, CommandError, ServeOptions
 from tusserve.cli_proxy import ForwardedHeaders
+from tusserve.cli_worker import Line, appointed
+from tusserve.cli_workers import serve_by_workers
 
 logger = logging.getLogger("tusserve")
 
@@ -39,6 +44,11 @@ GONE_AFTER: Final = 9.5
 safe by then or can be had again, so nothing is worth more waiting."""
 GONE_SOON_AFTER: Final = 2.0
 """The same from the second signal."""
+LAST_REQUESTS: Final = 0.05
+"""Seconds in which a worker that is to go still answers as ever what comes over connections that it has: a
+request may be on its way. New connections are the others' by then."""
+FIRST_REQUESTS: Final = 0.5
+"""The same, at most, where a connection has had no request at all: who connects is about to ask."""
 KEEP_ALIVE: Final = 75
 """Seconds that a connection may rest between two requests: clients pause between the pieces of a file."""
 PAD: Final = 32 * 1024 * 1024
@@ -54,15 +64,53 @@ def serve_folder(app_options: AppOptions, options: ServeOptions) -> None:
     """Serve until a signal. `CommandError` for whatever keeps it from starting."""
     set_up_logging(options.log_format)
     logging.getLogger("uvicorn.error").addFilter(_is_news)
+    if (appointment := appointed()) is not None:
+        _serve_as_worker(app_options, options, *appointment)
+        return
     check_folder(app_options.folder, app_options.state)
-    app = make_app(app_options, options)
+    make_app(app_options, options)  # for settings that contradict each other: before a port is taken
     with closing(bind(options.host, options.port)) as listener:
-        keep_freed_memory()
-        with asyncio.Runner(loop_factory=_fastest_loop()) as runner:
-            runner.run(_serve(app, listener, app_options.folder, options))
+        lines = opening_lines(listener, app_options.folder, options)
+        if options.workers > 1:
+            sys.exit(serve_by_workers(options.workers, listener, lambda: print(lines, flush=True)))
+        _serve_here(app_options, options, listener, lambda: print(lines, flush=True))
 
 
-async def _serve(app: TusApp, listener: socket.socket, folder: Path, options: ServeOptions) -> None:
+def _serve_as_worker(
+    app_options: AppOptions, options: ServeOptions, listener: socket.socket, line: Line
+) -> None:
+    """A failure is told to the parent, for whom it is one sentence, however many workers have it."""
+    try:
+        check_folder(app_options.folder, app_options.state)
+        _serve_here(app_options, options, listener, line.ready, line)
+    except CommandError as error:
+        line.failed(str(error))
+        sys.exit(2)
+
+
+def _serve_here(
+    app_options: AppOptions,
+    options: ServeOptions,
+    listener: socket.socket,
+    on_start: Callable[[], None],
+    line: Line | None = None,
+) -> None:
+    app = make_app(app_options, options)
+    keep_freed_memory()
+    with (
+        agreed(app_options.state, terms_of(app_options, options)),
+        asyncio.Runner(loop_factory=_fastest_loop()) as runner,
+    ):
+        runner.run(_serve(app, listener, options, on_start, line))
+
+
+async def _serve(
+    app: TusApp,
+    listener: socket.socket,
+    options: ServeOptions,
+    on_start: Callable[[], None],
+    line: Line | None,
+) -> None:
     outside: ASGIApp = app if options.proxies is None else ForwardedHeaders(app, options.proxies)
     config = uvicorn.Config(
         outside,
@@ -75,21 +123,29 @@ async def _serve(app: TusApp, listener: socket.socket, folder: Path, options: Se
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=ANSWERS,
     )
-    lines = opening_lines(listener, folder, options)
     async with started(app):
-        server = DrainingServer(config, app, lambda: print(lines, flush=True))
+        server = DrainingServer(config, app, on_start, shares_socket=line is not None)
+        if line is not None:
+            line.listen(server.stop, server.hurry)
         await server.serve(sockets=[listener])
 
 
 class DrainingServer(uvicorn.Server):
-    """uvicorn, but the app is drained before connections are closed, and then the process ends in time."""
+    """uvicorn, but the app is drained before connections are closed, and then the process ends in time.
 
-    def __init__(self, config: uvicorn.Config, app: TusApp, on_start: Callable[[], None]) -> None:
+    `shares_socket`: others listen on it, too, and go on. Then new connections are left to them at once.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, app: TusApp, on_start: Callable[[], None], *, shares_socket: bool
+    ) -> None:
         super().__init__(config)
         self._app = app
         self._on_start = on_start
+        self._shares_socket = shares_socket
         self._loop = asyncio.get_running_loop()
         self._signals = 0
+        self._stopping = False
         self._draining: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -100,12 +156,29 @@ class DrainingServer(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
         """The first signal drains, the second one hurries. Not passed on: an orderly end exits with 0."""
         self._signals += 1
-        first = self._signals == 1
+        if self._signals == 1:
+            self.stop()
+        else:
+            self.hurry()
+
+    def stop(self) -> None:
+        """Drain, then end; from any thread, and once however often it is said: the parent and the system may
+        both say it."""
+        if not self._stopping:
+            self._stopping = True
+            self._end_within(GONE_AFTER, self._drain)
+
+    def hurry(self) -> None:
+        """End now; from any thread."""
+        self._end_within(GONE_SOON_AFTER, self._exit_now)
+
+    def _end_within(self, seconds: float, how: Callable[[], None]) -> None:
         # In a thread: it has to work also when the event loop does not.
-        last = threading.Timer(GONE_AFTER if first else GONE_SOON_AFTER, _leave)
+        last = threading.Timer(seconds, _leave)
         last.daemon = True
         last.start()
-        self._loop.call_soon_threadsafe(self._drain if first else self._hurry)
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and the process does
+            self._loop.call_soon_threadsafe(how)
 
     def _drain(self) -> None:
         logger.info("stopping: running uploads are made durable and answered")
@@ -113,11 +186,28 @@ class DrainingServer(uvicorn.Server):
 
     async def _drain_then_exit(self) -> None:
         try:
+            if self._shares_socket:
+                await self._leave_connections()
             await self._app.drain(DRAIN)
         finally:
             self.should_exit = True
 
-    def _hurry(self) -> None:
+    async def _leave_connections(self) -> None:
+        """To the others: new ones at once, those that rest soon, busy ones after their answer."""
+        for server in getattr(self, "servers", ()):  # none if it is to stop before it started
+            server.close()
+        give_up = self._loop.time() + FIRST_REQUESTS
+        await asyncio.sleep(LAST_REQUESTS)
+        while self._has_new_connections() and self._loop.time() < give_up:  # noqa: ASYNC110 - it sets no event
+            await asyncio.sleep(0.01)
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+
+    def _has_new_connections(self) -> bool:
+        # A cycle is uvicorn's word for a request and its answer; None before the first.
+        return any(getattr(each, "cycle", each) is None for each in self.server_state.connections)
+
+    def _exit_now(self) -> None:
         self.should_exit = self.force_exit = True
 
 

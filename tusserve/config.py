@@ -4,9 +4,10 @@ Owns the frozen settings and the lists that hosts need for their own CORS; knows
 `TusApp` makes them; the engine and the reaper read them.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType, UnionType
 from typing import Final
 
 from tusserve.errors import ConfigError
@@ -110,6 +111,7 @@ class Settings:
         return self.expiry if "expiration" in self.extensions else None
 
     def __post_init__(self) -> None:
+        _check_types(self)
         _check(bool(self.name), "name must not be empty")
         _check(self.max_size > 0, f"max_size must be at least 1 byte, not {self.max_size}")
         _check(self.sniff_size > 0, f"sniff_size must be at least 1 byte, not {self.sniff_size}")
@@ -134,6 +136,43 @@ class Settings:
                 self.base_url.startswith(("http://", "https://")) and _is_visible_ascii(self.base_url),
                 f"base_url is a URL in ASCII that starts with http:// or https://, not {self.base_url!r}",
             )
+
+
+_PERIOD: Final = (timedelta, "a timedelta")
+_PERIOD_OR_NONE: Final = (timedelta | None, "a timedelta or None")
+_NUMBER: Final = (int, "a whole number")
+_TYPES: Final[Mapping[str, tuple[type | UnionType, str]]] = MappingProxyType(
+    {
+        "name": (str, "text"),
+        "max_size": _NUMBER,
+        "sniff_size": _NUMBER,
+        "min_first_chunk": _NUMBER,
+        "max_bodies": _NUMBER,
+        "expiry": (Expiry | None, "an Expiry or None"),
+        "expiry.initial": _PERIOD,
+        "expiry.idle": _PERIOD,
+        "expiry.finished": _PERIOD_OR_NONE,
+        "expiry.tombstone": _PERIOD,
+        "sweep_every": _PERIOD_OR_NONE,
+        "timeouts": (Timeouts, "a Timeouts"),
+        "timeouts.idle": _PERIOD,
+        "timeouts.min_rate": (int | None, "a whole number of bytes per second or None"),
+        "timeouts.hook": _PERIOD,
+        "timeouts.finish_wait": _PERIOD,
+        "base_url": (str | None, "a URL or None"),
+    }
+)
+
+
+def _check_types(settings: Settings) -> None:
+    """What has another type than it needs is told by its name, not by whatever fails first."""
+    for name, (kind, words) in _TYPES.items():
+        given: object = settings
+        for part in name.split("."):
+            given = None if given is None else getattr(given, part)
+        if given is None and settings.expiry is None and name.startswith("expiry."):
+            continue
+        _check(isinstance(given, kind), f"{name} is {words}, not {given!r}")
 
 
 def _is_visible_ascii(text: str) -> bool:
@@ -162,6 +201,7 @@ def narrowed(wanted: Collection[Extension] | None, expiry: Expiry | None) -> fro
     able = frozenset(e for e in EXTENSIONS if e != "expiration" or expiry is not None)
     if wanted is None:
         return able
+    _check(not isinstance(wanted, str), f"extensions are several names, like [{wanted!r}], not one text")
     for extension in wanted:
         _check(
             extension in EXTENSIONS,

@@ -57,6 +57,7 @@ __all__ = [
     "Cursor",
     "CursorOf",
     "Durable",
+    "ElectsSweeper",
     "Fence",
     "HasIdentity",
     "HasLocalPath",
@@ -359,6 +360,15 @@ class ProvesDeath(Protocol):
 
         To leave the store is as good as to die: whatever worked under its leases has stopped by then.
         """
+
+
+@runtime_checkable
+class ElectsSweeper(Protocol):
+    """A store that picks one of the processes that share it to sweep; if each does, it is safe but work."""
+
+    async def elected(self, name: str) -> bool:
+        """Whether this process sweeps the uploads of `name`. True stays true until it leaves the store or
+        dies; then the next that asks is told so."""
 
 
 @runtime_checkable

@@ -32,6 +32,7 @@ logger = logging.getLogger("tusserve")
 KEY_TAKEN: Final = Refusal(422, Code.KEY_TAKEN, "Another upload's bytes are already under this key.")
 REFUSED_AT_CREATION: Final = {
     Code.BODY_TOO_LONG: Refusal(413, Code.BODY_TOO_LONG, "The body had more bytes than the upload."),
+    Code.LENGTH_CONTRADICTED: Refusal(400, Code.LENGTH_CONTRADICTED, "The body was not as long as it said."),
     Code.CHECKSUM_MISMATCH: Refusal(460, Code.CHECKSUM_MISMATCH, "The body was not what its checksum says."),
 }
 """What ends an upload that came with such a body: nobody was told that it is there."""

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Final
 
 from tusserve.config import Settings
-from tusserve.contracts import Cursor, HasIdentity, Held, ListsStrays, Place, RemembersStore
+from tusserve.contracts import Cursor, ElectsSweeper, HasIdentity, Held, ListsStrays, Place, RemembersStore
 from tusserve.engine import Engine
 from tusserve.errors import TusError
 from tusserve.hooks import Hooks
@@ -141,17 +141,25 @@ class Reaper:
         record, held = found
         return held if held is not None else (self._shelf.place(record), self._shelf.cursor(record))
 
+    async def _is_ours_to_do(self) -> bool:
+        store = self._shelf.store
+        return not isinstance(store, ElectsSweeper) or await store.elected(self._settings.name)
+
     async def run(self, every: timedelta) -> None:
-        """Sweep for ever, the first time at once."""
+        """Sweep for ever, the first time at once; of several processes that share a store, one at a time."""
         while True:
             try:
-                report = await self.sweep(strays=self._sweeps % STRAYS_EVERY == 0)
-                self._sweeps += 1
-                if report:
-                    logger.info("swept: %s", report)
+                if await self._is_ours_to_do():
+                    await self._sweep_and_tell()
             except Exception as error:  # a rim: nobody else would start the next sweep
                 logger.error("the sweep failed: %s", error, exc_info=_bug(error))
             await asyncio.sleep(every.total_seconds())
+
+    async def _sweep_and_tell(self) -> None:
+        report = await self.sweep(strays=self._sweeps % STRAYS_EVERY == 0)
+        self._sweeps += 1
+        if report:
+            logger.info("swept: %s", report)
 
 
 def _bug(error: Exception) -> Exception | None:

@@ -245,6 +245,7 @@ class Server:
             gated=self._hooks.gated,
             now=now,
             expiry=settings.expiring,
+            ends=command.ends,
         )
         new = NewUpload(
             id=record.id,

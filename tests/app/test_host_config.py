@@ -70,6 +70,17 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"extensions": {"creation-defer-length"}}, "creation-defer-length needs creation"),
     ({"extensions": {"creation-with-upload"}}, "creation-with-upload needs creation"),
     ({"extensions": {"expiration"}, "expiry": None}, "expiration"),
+    ({"storage": "uploads"}, r"storage=.*FileStorage\('uploads'\)"),
+    ({"store": Path("a.db")}, r"store=.*SQLiteStore\('a.db'\)"),
+    ({"extensions": "creation"}, r"extensions.*\['creation'\]"),
+    ({"max_size": "10GiB"}, "max_size is a whole number, not '10GiB'"),
+    ({"sniff_size": "x"}, "sniff_size"),
+    ({"sweep_every": 60}, "sweep_every is a timedelta or None, not 60"),
+    ({"expiry": 7}, "expiry is an Expiry or None, not 7"),
+    ({"expiry": Expiry(initial=7)}, "expiry.initial is a timedelta, not 7"),  # type: ignore[arg-type]
+    ({"timeouts": 5}, "timeouts is a Timeouts, not 5"),
+    ({"timeouts": Timeouts(idle=5)}, "timeouts.idle is a timedelta, not 5"),  # type: ignore[arg-type]
+    ({"base_url": 5}, "base_url is a URL or None, not 5"),
     ({"max_size": 0}, "max_size"),
     ({"max_size": -1}, "max_size"),
     ({"sniff_size": 0}, "sniff_size"),

@@ -311,6 +311,30 @@ async def test_a_sweep_that_fails_is_logged_and_the_next_one_comes(
     assert [record.levelname for record in caplog.records] == ["ERROR"] * 3
 
 
+class ElectingStore(NotingStore):
+    """One of several processes that share it."""
+
+    is_elected = False
+
+    async def elected(self, name: str) -> bool:
+        self.at.calls.append(f"elected {name}")
+        return self.is_elected
+
+
+async def test_of_several_processes_one_sweeps() -> None:
+    store = ElectingStore()
+    tus = TusApp(
+        "/files", name="a", storage=NotingStorage(), store=store, sweep_every=timedelta(seconds=0.01)
+    )
+    async with TusClient(tus):
+        await until(lambda: store.at.calls.count("elected a") >= 3)
+        assert "due" not in store.at.calls
+        assert await tus.sweep() == SweepReport(), "by hand it is done whoever is elected"
+        count = store.at.calls.count("due")
+        store.is_elected = True
+        await until(lambda: store.at.calls.count("due") > count)
+
+
 async def test_nobody_sweeps_where_the_host_does_it() -> None:
     store = NotingStore()
     tus = TusApp("/files", storage=NotingStorage(), store=store, sweep_every=None)

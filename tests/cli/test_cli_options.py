@@ -16,6 +16,7 @@ from tusserve.cli_options import (
     parse_port,
     parse_size,
     parse_state,
+    parse_workers,
     read,
     read_expiry,
 )
@@ -160,3 +161,10 @@ def test_the_rest() -> None:
     ):
         with pytest.raises(ValueError, match="not an address"):
             parse_base_url(text)
+
+
+def test_workers() -> None:
+    assert [parse_workers(text) for text in ("1", "4", "256")] == [1, 4, 256]
+    for text in ("", "0", "257", "-1", "two", "1.5", "٣"):
+        with pytest.raises(ValueError, match="no number of workers"):
+            parse_workers(text)

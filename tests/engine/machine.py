@@ -5,7 +5,9 @@ storage and store, `test_breakages` on broken ones.
 """
 
 import asyncio
+import hashlib
 import tempfile
+from base64 import b64encode
 from collections.abc import Coroutine
 from contextlib import suppress
 from datetime import timedelta
@@ -33,6 +35,11 @@ fits = st.sampled_from([True, True, True, False])
 """Whether a body is made to fit into what is left; the longest then is exactly the rest."""
 places = st.integers(0, 1)
 """Which of the two processes a request goes to."""
+
+
+def checksum(data: bytes) -> dict[str, str]:
+    """The header for these bytes."""
+    return {"Upload-Checksum": f"sha1 {b64encode(hashlib.sha1(data).digest()).decode()}"}
 
 
 class Patch:
@@ -217,18 +224,52 @@ class OffsetProtocol(RuleBasedStateMachine):
             size = min(size, upload.length - len(upload.known)) if fit else size
             self.run(self._append(upload, where, size, miss, cut, told))
 
+    @rule(
+        upload=uploads,
+        size=sizes,
+        cut=st.none() | sizes,
+        told=st.sampled_from(["auto", "chunked"]),
+        summed=st.sampled_from(["right", "wrong"]),
+        where=places,
+    )
+    def append_with_checksum(
+        self, upload: Expected | None, size: int, cut: int | None, told: str, summed: str, where: int
+    ) -> None:
+        if upload is not None:
+            size = min(size, upload.length - len(upload.known))
+            self.run(self._append(upload, where, size, 0, cut, told, summed))
+
     async def _append(
-        self, upload: Expected, where: int, size: int, miss: int, cut: int | None, told: str
+        self,
+        upload: Expected,
+        where: int,
+        size: int,
+        miss: int,
+        cut: int | None,
+        told: str,
+        summed: str = "",
     ) -> None:
         before = len(upload.known)
         at = max(0, before + miss)
-        body = upload.body(self.seed(), size, at)
+        headers = None
+        if summed == "wrong":  # noted nowhere: no byte of it may ever be seen
+            body = Random(self.seed()).randbytes(size)
+            headers = checksum(body + b"?")
+        else:
+            body = upload.body(self.seed(), size, at, atomic=bool(summed))
+            headers = checksum(body) if summed else None
         length = {"chunked": None, "more": size + 3, "less": max(0, size - 2)}.get(told, size)
         alone = self.alone(upload)
         answer = await self.request(
             where,
             self.processes[where].client.append(
-                upload.url, body, at=at, cut_after=cut, content_length=length, chunk_size=3
+                upload.url,
+                body,
+                at=at,
+                headers=headers,
+                cut_after=cut,
+                content_length=length,
+                chunk_size=3,
             ),
         )
         was = upload.state
@@ -237,9 +278,13 @@ class OffsetProtocol(RuleBasedStateMachine):
             return
         came = size if cut is None else min(cut, size)
         self._check_append(upload, answer, before, at, 0 if told == "less" else came)
+        assert summed != "wrong" or answer.status != 204, f"taken, and not what was meant: {answer}"
         if alone and was is UploadState.RECEIVING and told == "auto":
             if cut is None:
-                self._check_undisturbed(upload, answer, before, at, size)
+                self._check_undisturbed(upload, answer, before, at, size, summed)
+            elif summed:
+                kept = before + size if summed == "right" and cut >= size and at == before else before
+                assert len(upload.known) in {before, kept}, "a part was kept of what was not checked"
             elif at == before > 0 and at + size <= upload.length and not upload.ended:
                 assert len(upload.known) == before + min(cut, size) or self._late(upload), "what came is kept"
 
@@ -263,12 +308,16 @@ class OffsetProtocol(RuleBasedStateMachine):
     def _late(self, upload: Expected) -> bool:
         return upload.expires_at is not None and upload.expires_at <= self.now()
 
-    def _check_undisturbed(self, upload: Expected, answer: Response, before: int, at: int, size: int) -> None:
+    def _check_undisturbed(
+        self, upload: Expected, answer: Response, before: int, at: int, size: int, summed: str = ""
+    ) -> None:
         """The only answer, where nobody and nothing is in the way."""
         if at + size > upload.length:
             expected = {413}
         elif at != before:
             expected = {409}
+        elif summed == "wrong":
+            expected = {460}
         elif size and before == 0 and self.host.first != "yes":
             expected = {415} if self.host.first == "no" else {503}
         elif before + size == upload.length and self.host.last != "yes":

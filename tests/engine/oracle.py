@@ -18,10 +18,14 @@ class Attempt:
 
     at: int
     sent: bytes
+    atomic: bool = False
+    """It came with its checksum: all of it is kept, or nothing."""
 
     def explains(self, content: bytes, start: int, stop: int) -> bool:
         """Whether the bytes from `start` to `stop` can be of this body."""
         behind = stop - self.at
+        if self.atomic and (start, behind) != (self.at, len(self.sent)):
+            return False
         return (
             self.at <= start < stop
             and behind <= len(self.sent)
@@ -51,10 +55,10 @@ class Expected:
     def id(self) -> str:
         return id_of(self.url)
 
-    def body(self, seed: int, size: int, at: int) -> bytes:
+    def body(self, seed: int, size: int, at: int, *, atomic: bool = False) -> bytes:
         """A body of its own, noted as an attempt."""
         sent = Random(f"{self.url} {seed}").randbytes(size)
-        self.attempts.append(Attempt(at, sent))
+        self.attempts.append(Attempt(at, sent, atomic))
         return sent
 
     async def check(self, site: Site, host: Host, now: datetime) -> UploadRecord | None:

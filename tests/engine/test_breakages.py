@@ -20,6 +20,7 @@ from tests.engine.quick_loop import LoopClock
 from tests.engine.world import MakeSite, Site, SmallSteps, memory_site
 from tusserve.body import Pump
 from tusserve.contracts import Acquired, Cursor, Durable, Fence, Held, Lease, Place
+from tusserve.digesting import RunningDigest
 from tusserve.protocol import decide, life
 from tusserve.protocol.commands import Append, Command
 from tusserve.protocol.decide import BodyEnd, Plan, Receive, Settled
@@ -95,6 +96,24 @@ def test_room_that_is_not_enforced(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(decide, "plan", roomy)
     the_machine_sees_it(sound, "more bytes than the upload has")
+
+
+def test_a_checksum_that_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RunningDigest, "matches", lambda self: True)
+    the_machine_sees_it(sound, "bytes that nobody sent|taken, and not what was meant")
+
+
+def test_a_checkpoint_of_what_is_not_checked_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = decide.settle
+
+    def keeping(
+        record: UploadRecord, command: Append, end: BodyEnd, kept: Kept | None, *more: Any
+    ) -> Settled:
+        return real(record, replace(command, digest=None), end, kept, *more)
+
+    monkeypatch.setattr(decide, "settle", keeping)
+    monkeypatch.setattr(Reception, "_keeps", lambda self, end, stop: True)
+    the_machine_sees_it(sound, "bytes that nobody sent|a part was kept")
 
 
 def test_a_cut_request_that_completes_its_upload(monkeypatch: pytest.MonkeyPatch) -> None:

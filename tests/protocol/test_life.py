@@ -8,6 +8,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.protocol.samples import EXPIRY, HOUR, ID, MAX_SIZE, NOW, record_in
+from tusserve.protocol.commands import Ends
 from tusserve.protocol.life import (
     FIRST_RETRY,
     FOLLOWERS,
@@ -158,7 +159,9 @@ def test_an_acknowledged_byte_is_never_taken_back() -> None:
         advance(record_in(RECEIVING), Kept(offset=39, cursor="c"), NOW, EXPIRY)
 
 
-def new_upload(length: int | None, *, expiry: Expiry | None = EXPIRY) -> UploadRecord:
+def new_upload(
+    length: int | None, *, expiry: Expiry | None = EXPIRY, ends: Ends = Ends.AT_LENGTH
+) -> UploadRecord:
     return open_upload(
         id=ID,
         name="films",
@@ -169,7 +172,15 @@ def new_upload(length: int | None, *, expiry: Expiry | None = EXPIRY) -> UploadR
         gated=True,
         now=NOW,
         expiry=expiry,
+        ends=ends,
     )
+
+
+@pytest.mark.parametrize("ends", Ends)
+def test_a_new_upload_of_no_bytes_is_finished_unless_the_client_is_yet_to_say_so(ends: Ends) -> None:
+    record = new_upload(0, ends=ends)
+    assert record.state is (RECEIVING if ends is Ends.NO else FINISHING)
+    assert record.due_at == (record.expires_at if ends is Ends.NO else NOW)
 
 
 @pytest.mark.parametrize("length", [1, MAX_SIZE, None])

@@ -132,6 +132,8 @@ def append(
 
 KNOWN = record_in(RECEIVING)
 DEFERRED = record_in(RECEIVING, length=None)
+ALL_THERE = record_in(RECEIVING, offset=100)
+"""Where a client has yet to say that this is the end."""
 DONE = record_in(COMPLETE)
 
 
@@ -144,7 +146,6 @@ DONE = record_in(COMPLETE)
         (KNOWN, append(40, 61), "body_too_long"),
         (KNOWN, append(40, 0), "Report"),
         (KNOWN, append(40, 0, length=100), "Receive"),
-        (KNOWN, append(40, 0, ends=Ends.YES), "Receive"),
         (KNOWN, append(39, 1), "offset_mismatch"),
         (KNOWN, append(39, 0), "offset_mismatch"),
         (KNOWN, append(41, 1), "offset_mismatch"),
@@ -162,6 +163,23 @@ DONE = record_in(COMPLETE)
         (DEFERRED, append(40, 0, length=39), "invalid_length"),
         (DEFERRED, append(40, 0, length=MAX_SIZE), "Receive"),
         (DEFERRED, append(40, 0, length=MAX_SIZE + 1), "upload_too_large"),
+        # the client says where it ends
+        (KNOWN, append(40, 60, ends=Ends.YES), "Receive"),
+        (KNOWN, append(40, 59, ends=Ends.YES), "length_contradicted"),
+        (KNOWN, append(40, 0, ends=Ends.YES), "length_contradicted"),
+        (KNOWN, append(40, 61, ends=Ends.YES), "body_too_long"),
+        (KNOWN, append(40, None, ends=Ends.YES), "Receive"),
+        (KNOWN, append(39, 1, ends=Ends.YES), "offset_mismatch"),
+        (KNOWN, append(40, 60, ends=Ends.NO), "Receive"),
+        (KNOWN, append(40, 0, ends=Ends.NO), "Report"),
+        (ALL_THERE, append(100, 0, ends=Ends.YES), "Receive"),
+        (ALL_THERE, append(100, 0, ends=Ends.NO), "Report"),
+        (ALL_THERE, append(100, 0), "Receive"),
+        (ALL_THERE, append(100, 1, ends=Ends.YES), "body_too_long"),
+        (DEFERRED, append(40, 0, ends=Ends.YES), "Receive"),
+        (DEFERRED, append(40, 0, ends=Ends.NO), "Report"),
+        (DEFERRED, append(40, 10, length=50, ends=Ends.YES), "Receive"),
+        (DEFERRED, append(40, 9, length=50, ends=Ends.YES), "length_contradicted"),
         # of two faults the one that is checked first
         (KNOWN, append(0, 1, length=99), "length_changed"),
         (KNOWN, append(41, 60), "body_too_long"),
@@ -218,6 +236,13 @@ def test_terminating_is_the_clients_doing() -> None:
         (Create(length=None, carries_body=True, content_length=MAX_SIZE), None),
         (Create(length=None, carries_body=True, content_length=MAX_SIZE + 1), "upload_too_large"),
         (Create(length=5, carries_body=False, content_length=0), None),
+        (Create(length=5, carries_body=True, content_length=5, ends=Ends.YES), None),
+        (Create(length=5, carries_body=True, content_length=4, ends=Ends.YES), "length_contradicted"),
+        (Create(length=5, carries_body=True, content_length=6, ends=Ends.YES), "body_too_long"),
+        (Create(length=5, carries_body=True, content_length=None, ends=Ends.YES), None),
+        (Create(length=5, ends=Ends.YES), "length_contradicted"),
+        (Create(length=5, carries_body=True, content_length=4, ends=Ends.NO), None),
+        (Create(length=0, ends=Ends.YES), None),
     ],
 )
 def test_creation(command: Create, expected: str | None) -> None:

@@ -124,8 +124,12 @@ def test_what_holds_for_every_body(end: BodyEnd, ends: Ends, expiry: Expiry | No
         if ends is Ends.NO:
             assert after.state is RECEIVING
         if ends is Ends.YES:
-            assert (after.state is RECEIVING) == (end is not BodyEnd.WHOLE)
+            known = before.length or declared
+            contradicted = end is BodyEnd.WHOLE and known not in {None, kept or before.offset}
+            assert (after.state is RECEIVING) == (end is not BodyEnd.WHOLE or contradicted)
+            assert (word(result) == "length_contradicted") == contradicted
         if after.state is not RECEIVING:
+            assert after.length == after.offset, "who asks for the length of what has ended is told"
             assert isinstance(result.outcome, Appended)
             assert end not in FOR_NOTHING
         if after.state is COMPLETE:

@@ -673,3 +673,8 @@ async def test_a_file_that_is_removed_under_its_writer_is_lost(
             await writer.write(made_up(100_000, 3))
             with pytest.raises(CursorLost):
                 await writer.flush(everything)
+
+
+def test_an_empty_path_is_not_the_working_directory() -> None:
+    with pytest.raises(ConfigError, match="empty path"):
+        FileStorage("")

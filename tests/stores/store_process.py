@@ -59,6 +59,8 @@ async def main(path: Path, holder: str) -> None:
                 say(await count(store, upload, int(line[1])))
             elif order == "listen":
                 tasks.append(asyncio.create_task(listen(store, holder)))
+            elif order == "elected":
+                say(await store.elected(upload))
             elif order == "fork":
                 say(fork_a_child())
             elif order == "leave":

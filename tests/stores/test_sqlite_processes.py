@@ -104,6 +104,17 @@ async def test_a_killed_process_leaves_its_leases_free_at_once(store: SQLiteStor
 
 
 @pytest.mark.anyio
+async def test_a_killed_sweeper_makes_way_at_once(store: SQLiteStore, path: Path) -> None:
+    with process(path, "there") as other:
+        await other.hear()
+        assert await other.do("elected default") == "True"
+        assert not await store.elected("default")
+        assert await store.elected("another name")
+        await other.die()
+    assert await store.elected("default")
+
+
+@pytest.mark.anyio
 async def test_a_death_stays_proven_after_its_file_is_gone(store: SQLiteStore, path: Path) -> None:
     folder = path.with_name("uploads.db-holders")
     with process(path, "there") as other:

@@ -156,3 +156,8 @@ async def test_a_damaged_file_is_away_for_now(path: Path) -> None:
     with pytest.raises(StoreUnavailable, match="malformed"):
         async with SQLiteStore(path) as store:
             await store.get("upload")
+
+
+def test_a_url_is_no_path() -> None:
+    with pytest.raises(ConfigError, match="a path, not a URL"):
+        SQLiteStore("sqlite:///records.db")

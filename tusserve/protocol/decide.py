@@ -75,6 +75,8 @@ def plan_creation(command: Create, policy: Policy) -> Refused | None:
             return Refused(code=Code.UPLOAD_TOO_LARGE)
         if declared is not None and command.content_length > declared:
             return Refused(code=Code.BODY_TOO_LONG)
+    if command.ends is Ends.YES and declared is not None and command.content_length not in {None, declared}:
+        return Refused(code=Code.LENGTH_CONTRADICTED)
     return None
 
 
@@ -164,9 +166,17 @@ def _plan_append(record: UploadRecord, command: Append) -> Plan:
         return Refused(code=Code.OFFSET_MISMATCH, offset=record.offset)
     if command.content_length == 0 and command.digest is not None and not command.digest.is_of_nothing:
         return Refused(code=Code.CHECKSUM_MISMATCH, offset=record.offset)
-    if command.content_length == 0 and command.length is None and command.ends is not Ends.YES:
+    if command.ends is Ends.YES and length is not None and command.content_length is not None:
+        if claimed < length:
+            return Refused(code=Code.LENGTH_CONTRADICTED, offset=record.offset)
+    elif command.content_length == 0 and command.length is None and not _is_at_its_end(record, command):
         return Report()  # An empty body changes nothing, so it needs no lease and disturbs nobody.
     return Receive(room=limit - record.offset)
+
+
+def _is_at_its_end(record: UploadRecord, command: Append) -> bool:
+    # Another dialect may have left it with every byte there, and not said that it is complete.
+    return _ends(record, command.ends, BodyEnd.WHOLE)
 
 
 def _append_to_complete(record: UploadRecord, command: Append) -> Plan:
@@ -247,7 +257,12 @@ def settle(
     moved = advance(record, kept, now, expiry) if kept is not None else record
     if record.length is None and command.length is not None:
         moved = replace(moved, length=command.length)
+    if command.ends is Ends.YES and end is BodyEnd.WHOLE and moved.length not in {None, moved.offset}:
+        # Said to be all, and is not: what came counts, as of a body that was cut.
+        changed = moved if moved != record else None
+        return Settled(changed, Refused(code=Code.LENGTH_CONTRADICTED, offset=moved.offset))
     if _ends(moved, command.ends, end):
+        moved = replace(moved, length=moved.offset)
         sealed = kept is not None and kept.sealed and not moved.gated
         moved = complete(moved, moved.cursor, now, expiry) if sealed else finish(moved, now)
         return Settled(moved, Appended(moved))

@@ -11,6 +11,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, assert_never
 
+from tusserve.protocol.commands import Ends
 from tusserve.protocol.records import Expiry, Reason, Refusal, UploadRecord, UploadState
 
 FIRST_RETRY: Final = timedelta(seconds=1)
@@ -54,10 +55,12 @@ def open_upload(
     gated: bool,
     now: datetime,
     expiry: Expiry | None,
+    ends: Ends = Ends.AT_LENGTH,
 ) -> UploadRecord:
-    """A new record. With length 0 every byte is there already: it is born FINISHING, due at once."""
+    """A new record. With length 0 every byte is there already: it is born FINISHING, due at once, unless the
+    client has yet to say where it `ends`."""
     expires_at = None if expiry is None else now + expiry.initial
-    empty = length == 0
+    empty = length == 0 and ends is not Ends.NO
     return UploadRecord(
         id=id,
         name=name,

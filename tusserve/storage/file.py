@@ -70,6 +70,8 @@ class FileStorage:
     ) -> None:
         if durability not in get_args(Durability):
             raise ConfigError(f"durability is one of {', '.join(get_args(Durability))}, not {durability!r}")
+        if not os.fspath(directory):
+            raise ConfigError("FileStorage needs a directory, and was given an empty path")
         if reserve < 0 or checkpoint_bytes < 1 or threads < 1:
             raise ConfigError("FileStorage takes no negative reserve, and at least 1 thread and 1 byte")
         self._checkpoint_bytes = checkpoint_bytes

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from tusserve.contracts import Cursor, Durable, Lease, Place
-from tusserve.storage.budget import ByteBudget
+from tusserve.storage.budget import MAX_BATCH, ByteBudget
 from tusserve.storage.file_area import WorkArea, taken, translated
 from tusserve.storage.file_state import (
     Closed,
@@ -31,7 +31,6 @@ from tusserve.storage.file_threads import Job, WorkerThreads
 from tusserve.storage.file_unsynced import Unsynced, synced_to
 
 _FIRST_BATCH: Final = 256 << 10
-_MAX_BATCH: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,7 +299,7 @@ class FileWriter:
         elif self._size > self._taken:
             self._taken += self._means.budget.take(self._size - self._taken, 0)
         await self._landed()
-        self._batch = min(2 * self._batch, _MAX_BATCH)
+        self._batch = min(2 * self._batch, MAX_BATCH)
         self._begin_batch()
         if self._short:
             await self._landed()

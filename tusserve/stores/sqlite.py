@@ -33,9 +33,10 @@ __all__ = ["SQLiteStore"]
 class SQLiteStore:
     """Keeps records in the SQLite file at `path`, which is made where there is none.
 
-    An `UploadStore`, and `ListsUploads`, `HasIdentity` and `ProvesDeath`: beside the file is a folder with a
-    lock file for each process. Any number of processes of one machine may share the file; several machines
-    may not, and a network file system will not do.
+    An `UploadStore`, and `ListsUploads`, `HasIdentity`, `ProvesDeath` and `ElectsSweeper`: beside the file
+    are a folder with a lock file for each process, and a lock file for the one that sweeps. Any number of
+    processes of one machine may share the file; several machines may not, and a network file system will not
+    do.
 
     `durability` says what an answered `create` or `commit` survives: `full` a loss of power; `checkpoint` and
     `none` only the end of the process, whatever ends it, and after a loss of power the file is sound with
@@ -57,6 +58,8 @@ class SQLiteStore:
             raise ConfigError(f"durability is one of {', '.join(get_args(Durability))}, not {durability}")
         if os.fspath(path).startswith(":memory:") or not os.fspath(path):
             raise ConfigError("an SQLiteStore needs a file; MemoryStore keeps records in memory")
+        if str(path).startswith("sqlite:"):
+            raise ConfigError(f"an SQLiteStore takes a path, not a URL: {str(path)!r}")
         self._path = Path(path).absolute()
         self._now: Callable[[], int] = _system_micros if clock is None else lambda: to_micros(clock())
         self._durability: Durability = durability
@@ -117,6 +120,7 @@ class SQLiteStore:
         self._lock = threading.Lock()
         if self._opened is not None:
             self._opened.holders.drop()
+            self._opened.sweepers.leave()
             _inherited.append(self._opened)
         self._entered, self._opened, self._previous = 0, None, None
 
@@ -288,6 +292,11 @@ class SQLiteStore:
         """From now on, until this process ends or the store is left, others can tell that `holder` lives."""
         opened = self._use()
         await opened.writer.call(lambda connection, _: opened.holders.enlist(connection, holder))
+
+    async def elected(self, name: str) -> bool:
+        """Whether this process is the one that sweeps the uploads of `name`; it stays so until it leaves."""
+        opened = self._use()
+        return await opened.reader.call(lambda _, __: opened.sweepers.elected(name))
 
     def _record(self, row: steps.Row) -> UploadRecord:
         try:

@@ -17,6 +17,7 @@ from tusserve.errors import TusError
 from tusserve.stores.sqlite_file import PATIENCE, begin, connect
 from tusserve.stores.sqlite_holders import Bodies, Holders
 from tusserve.stores.sqlite_schema import open_file
+from tusserve.stores.sqlite_sweeper import Sweepers
 from tusserve.stores.sqlite_worker import Reads, Transactions, Worker, unavailable
 
 Durability: TypeAlias = Literal["full", "checkpoint", "none"]
@@ -36,6 +37,7 @@ class Opened:
         self.writer: Final = Worker()
         self.reader: Final = Worker()
         self.holders: Final = Holders(path.with_name(path.name + "-holders"))
+        self.sweepers: Final = Sweepers(path)
         self.identity = ""
         self.ready: Final = _promise()
         self._closed: Final = _promise()
@@ -89,6 +91,7 @@ class Opened:
         stack.callback(self.glance.close)
         self._remove_dead_holders(connection)
         stack.callback(self._leave, connection)
+        stack.callback(self.sweepers.leave)
         reader = threading.Thread(
             target=self.reader.serve,
             args=(Reads(reads, self._name, self._now).do,),

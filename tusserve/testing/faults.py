@@ -15,7 +15,7 @@ The calls by name:
             .local_path .sweep_strays .has_bytes .claim
     writer.write .flush
     store.enter .exit .create .get .acquire .renew .commit .release .ask .asked.enter .asked.next .asked.exit
-          .entries .due .forget .identity .enlist .uploads .create_in
+          .entries .due .forget .identity .enlist .elected .uploads .create_in
 
 A crash closes nothing: writers, readers and streams of the dead process stay open, as nobody closes them
 when a process dies. Leaving them would run their orderly ends. `Faults.bury` gives them back when the test no
@@ -36,6 +36,7 @@ from tusserve.contracts import (
     Cursor,
     CursorOf,
     Durable,
+    ElectsSweeper,
     Fence,
     HasIdentity,
     HasLocalPath,
@@ -293,6 +294,12 @@ class _WithProofOfDeath(_Store):
         await self._faults.call("store.enlist", lambda: able.enlist(holder))
 
 
+class _WithElection(_Store):
+    async def elected(self, name: str) -> bool:
+        able = cast("ElectsSweeper", self._inner)
+        return await self._faults.call("store.elected", lambda: able.elected(name))
+
+
 class _WithList(_Store):
     async def uploads(
         self,
@@ -319,6 +326,7 @@ class _WithTransactions(_Store):
 _STORE_ABILITIES: tuple[tuple[type, type[_Store]], ...] = (
     (HasIdentity, _WithIdentity),
     (ProvesDeath, _WithProofOfDeath),
+    (ElectsSweeper, _WithElection),
     (ListsUploads, _WithList),
     (JoinsTransaction, _WithTransactions),
 )

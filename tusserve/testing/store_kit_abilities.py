@@ -5,7 +5,7 @@ Owns no state and knows no store. `store_kit` puts these checks behind those of 
 
 from typing import Final
 
-from tusserve.contracts import HasIdentity, Held, ListsUploads, ProvesDeath
+from tusserve.contracts import ElectsSweeper, HasIdentity, Held, ListsUploads, ProvesDeath
 from tusserve.protocol.records import UploadState
 from tusserve.testing.store_driver import LONG, NOON, Bench, Checklist
 
@@ -122,3 +122,17 @@ async def _(bench: Bench) -> None:
     )
     thief = await bench.take(holder="holder-2", steal=got.lease.fence, store=other)
     assert thief.lease.alive == got.lease.fence.number, "ProvesDeath: a holder without proof counts as dead"
+
+
+@check("ElectsSweeper", "one of two processes sweeps, until it leaves", shares=True)
+async def _(bench: Bench) -> None:
+    if not isinstance(bench.store, ElectsSweeper):
+        return
+    other = await bench.another()
+    assert isinstance(other, ElectsSweeper)
+    for name in ("default", "other"):
+        assert await bench.store.elected(name), "ElectsSweeper: nobody sweeps"
+        assert await bench.store.elected(name), "ElectsSweeper: whoever sweeps is not told so again"
+        assert not await other.elected(name), "ElectsSweeper: two sweep"
+    await bench.leave()
+    assert await other.elected("default"), "ElectsSweeper: nobody sweeps after the one who did has left"
