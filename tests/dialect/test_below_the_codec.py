@@ -13,6 +13,8 @@ BELOW = (
     "body.py",
     "lease.py",
     "finishing.py",
+    "endings.py",
+    "joining.py",
     "protocol/decide.py",
     "protocol/life.py",
 )

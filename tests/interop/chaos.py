@@ -52,6 +52,7 @@ class Chaos:
         self._threads: list[threading.Thread] = []
         self._sockets: set[socket.socket] = set()
         self._unanswered: bytes | None = None
+        self._watched: dict[bytes, int] = {}
         self.passed = 0
         """Bytes that went from clients to the server."""
 
@@ -65,6 +66,14 @@ class Chaos:
     def left(self) -> int:
         """How many disasters are still to come."""
         return len(self._due)
+
+    def watch(self, words: bytes) -> None:
+        """From now on count how often clients say this, in lower case, at the begin of what they send."""
+        self._watched[words] = 0
+
+    def heard(self, words: bytes) -> int:
+        """How often they said it."""
+        return self._watched[words]
 
     def add(self, disaster: Disaster) -> None:
         """One more to come."""
@@ -111,6 +120,7 @@ class Chaos:
         with contextlib.suppress(OSError):
             while data := client.recv(65536):
                 server.sendall(data)
+                self._listen(data)
                 if (disaster := self._count(len(data))) is None:
                     continue
                 if disaster.kind is Kind.UNANSWERED:
@@ -138,6 +148,14 @@ class Chaos:
                 each.shutdown(socket.SHUT_RDWR)
             each.close()
             self._sockets.discard(each)
+
+    def _listen(self, data: bytes) -> None:
+        if not self._watched:
+            return
+        begin = data[:4096].lower()
+        with self._lock:
+            for words in self._watched:
+                self._watched[words] += begin.count(words)
 
     def _count(self, size: int) -> Disaster | None:
         with self._lock:

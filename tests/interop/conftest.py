@@ -73,9 +73,9 @@ class Way:
 
 
 @contextmanager
-def killing_way(folder: Path, *options: Callable[[int], str]) -> Generator[Way]:
+def killing_way(folder: Path, *options: Callable[[int], str], size: int = SIZE) -> Generator[Way]:
     """A way to a server with these options, each made of the port that clients see."""
-    disasters: list[Disaster] = [Disaster(SIZE // 3, nothing_more)]
+    disasters: list[Disaster] = [Disaster(size // 3, nothing_more)]
     with Chaos(lambda: server.address, disasters) as chaos:
         server = tusserve(folder, *(option(chaos.port) for option in options))
 
@@ -83,7 +83,7 @@ def killing_way(folder: Path, *options: Callable[[int], str]) -> Generator[Way]:
             server.kill()
             server.start()
 
-        chaos.add(Disaster(2 * SIZE // 3, kill_and_start_again))
+        chaos.add(Disaster(2 * size // 3, kill_and_start_again))
         with server:
             yield Way(folder, server, chaos)
 
@@ -115,27 +115,29 @@ def silent_way(tmp_path: Path) -> Generator[Way]:
 
 @pytest.fixture(scope="session")
 def node_place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with upload.mjs and the npm client, installed for this test run."""
+    """A folder with the scripts and the npm clients, installed for this test run."""
     npm = shutil.which("npm")
     if npm is None:
-        pytest.skip("node and npm are needed for tus-js-client: install nodejs and npm")
+        pytest.skip("node and npm are needed for the JavaScript clients: install nodejs and npm")
     place = tmp_path_factory.mktemp("node")
-    for name in ("package.json", "upload.mjs"):
+    for name in ("package.json", "upload.mjs", "uppy.mjs"):
         shutil.copy(HERE / name, place)
     install = [npm, "install", "--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error"]
     subprocess.run(install, cwd=place, check=True, timeout=240)
     return place
 
 
-@pytest.fixture(scope="session")
-def tus_js(node_place: Path) -> Callable[..., "subprocess.CompletedProcess[str]"]:
-    """Runs upload.mjs."""
+@pytest.fixture(scope="session", params=["tus-js-client", "tus-js-client-5"])
+def tus_js(
+    node_place: Path, request: pytest.FixtureRequest
+) -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """Runs upload.mjs, with each major version of the client."""
     node = shutil.which("node")
     if node is None:
         pytest.skip("node and npm are needed for tus-js-client: install nodejs and npm")
 
     def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        command = [node, "upload.mjs", *arguments]
+        command = [node, "upload.mjs", request.param, *arguments]
         return subprocess.run(
             command, cwd=node_place, capture_output=True, text=True, timeout=120, check=False
         )

@@ -1,6 +1,7 @@
 """Real clients upload a real file, are cut off, find the server killed in the middle, and resume."""
 
 import http.client
+import json
 import re
 import shutil
 import subprocess
@@ -11,9 +12,13 @@ from urllib.parse import urljoin, urlsplit
 
 import aiotus
 import pytest
+import resumable_upload  # type: ignore[import-untyped]
 from tusclient.client import TusClient
 
 from tests.interop.conftest import CHUNK, SIZE, Source, Way
+
+CHECKSUM = b"upload-checksum: "
+DEFERRED = b"upload-defer-length: 1"
 
 TusJs = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -50,9 +55,20 @@ def test_tus_js_client_in_one_request(way: Way, source: Source, tus_js: TusJs) -
 
 def test_tus_js_client_with_parallel_uploads(way: Way, source: Source, tus_js: TusJs) -> None:
     """It sends the parts beside each other, each cut off and resumed by itself, and has them joined."""
-    ended = tus_js(str(source.path), "endpoint", way.endpoint, str(CHUNK // 4), "0", "4")
+    parallel = json.dumps({"parallelUploads": 4})
+    ended = tus_js(str(source.path), "endpoint", way.endpoint, str(CHUNK // 4), "0", parallel)
     assert ended.returncode == 0, ended.stderr + way.server.log
     way.check(source, final=ended.stdout.strip().rsplit("/", 1)[-1])
+
+
+def test_tus_js_client_tells_the_length_later(way: Way, source: Source, tus_js: TusJs) -> None:
+    """Nobody is told a length before the last chunk is read, also not after the cut and the kill."""
+    way.chaos.watch(DEFERRED)
+    deferred = json.dumps({"uploadLengthDeferred": True})
+    ended = tus_js(str(source.path), "endpoint", way.endpoint, str(CHUNK), "0", deferred)
+    assert ended.returncode == 0, ended.stderr + way.server.log
+    assert way.chaos.heard(DEFERRED) == 1
+    way.check(source)
 
 
 def test_tuspy(way: Way, source: Source) -> None:
@@ -62,6 +78,18 @@ def test_tuspy(way: Way, source: Source) -> None:
         )
         uploader.upload()
     assert uploader.offset == SIZE
+    way.check(source)
+
+
+def test_tuspy_with_checksums(way: Way, source: Source) -> None:
+    way.chaos.watch(CHECKSUM)
+    with source.path.open("rb") as file:
+        uploader = TusClient(way.endpoint).uploader(
+            file_stream=file, chunk_size=CHUNK, retries=20, retry_delay=0.3, upload_checksum=True
+        )
+        uploader.upload()
+    assert uploader.offset == SIZE
+    assert way.chaos.heard(CHECKSUM) >= SIZE // CHUNK
     way.check(source)
 
 
@@ -88,6 +116,18 @@ async def test_aiotus(way_with_absolute_urls: Way, source: Source) -> None:
             way.endpoint, file, {"filename": b"a file.bin"}, config=patience, chunksize=CHUNK
         )
     assert url is not None
+    way.check(source)
+
+
+@pytest.mark.parametrize("algorithm", ["sha1", "sha256", "sha512", "md5", False])
+def test_resumable_upload(way: Way, source: Source, algorithm: str | bool) -> None:
+    """The client of the package of that name: its chunks have a checksum unless it is told otherwise."""
+    way.chaos.watch(CHECKSUM)
+    client = resumable_upload.TusClient(
+        way.endpoint, chunk_size=CHUNK, checksum=algorithm, max_retries=20, retry_delay=0.1
+    )
+    client.upload_file(str(source.path))
+    assert (way.chaos.heard(CHECKSUM) >= SIZE // CHUNK) is bool(algorithm)
     way.check(source)
 
 
