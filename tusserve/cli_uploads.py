@@ -87,9 +87,10 @@ def ls(
     as_json: AsJson = False,
     state: State = None,
 ) -> None:
-    """List the uploads in DIR, by id: how far each is, how old, and when it expires.
+    """List the uploads in DIR, and how far each is.
 
-    Looks at the records only and disturbs nobody: the server may be running.
+    By id, with the age, the rate and when it expires. Looks at the records only and disturbs
+    nobody: the server may be running.
     """
     if state is not None and state.upper() in frozenset(UploadState):
         raise CommandError("--state says where the records are; uploads in one state are listed by --only")
