@@ -78,7 +78,7 @@ def test_public_names_work_without_an_extra(lean: Path) -> None:
 def test_the_command_without_its_extra_says_what_to_install(lean: Path, door: list[str]) -> None:
     done = run([str(lean / door[0]), *door[1:], "serve", "uploads"], expected=2)
     assert done.stdout == ""
-    assert re.fullmatch(r"tusserve: [^\n]*pip install 'tusserve\[server\]'\n", done.stderr)
+    assert re.fullmatch(r"tusserve: [^\n]*pip install '\.\[server\]'\n", done.stderr)
 
 
 def test_the_core_needs_two_packages(lean: Path) -> None:

@@ -14,8 +14,8 @@ def main() -> None:
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         print(
-            f"tusserve: the command needs {', '.join(missing)}; install it with "
-            "pip install 'tusserve[server]'",
+            f"tusserve: the command needs {', '.join(missing)}; install them in the project's folder with "
+            "pip install '.[server]'",
             file=sys.stderr,
         )
         sys.exit(2)

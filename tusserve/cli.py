@@ -6,21 +6,23 @@ Knows the app by its public names. `__main__` calls `run`, once the extra `serve
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import version
-from pathlib import Path
+from itertools import pairwise
 from typing import Annotated, Final, TypeAlias, cast
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
-from tusserve.cli_arguments import Folder, State
+from tusserve.cli_arguments import Folder, State, places
 from tusserve.cli_options import (
     PRIVATE,
     AppOptions,
     CommandError,
     Durability,
     LogFormat,
+    Network,
     ServeOptions,
     parse_base_url,
     parse_choice,
@@ -30,11 +32,11 @@ from tusserve.cli_options import (
     parse_path,
     parse_port,
     parse_size,
-    parse_state,
     parse_workers,
     read,
     read_expiry,
 )
+from tusserve.cli_output import give_up_output, is_of_output, print_anything
 from tusserve.cli_uploads import ls, rm, show
 
 _UsageError: Final[type[Exception]] = cast("type[Exception]", typer.BadParameter.__bases__[0])
@@ -45,6 +47,7 @@ _PROXY_FLAG: Final = "--behind-proxy"
 cli: Final = typer.Typer(
     name="tusserve",
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
     rich_markup_mode="rich" if sys.stdout.isatty() else None,  # frames are for people, not for pipes
 )
 
@@ -117,7 +120,7 @@ BehindProxy: TypeAlias = Annotated[
         envvar="TUSSERVE_BEHIND_PROXY",
         metavar="[=CIDR,...]",
         help="Believe X-Forwarded-Proto, -Host and -For from these networks; without a value, or with the "
-        f"word {PRIVATE}, from this machine and the private ranges.",
+        f"word {PRIVATE}, from this machine and the private ranges. A value needs the = before it.",
     ),
 ]
 Workers: TypeAlias = Annotated[
@@ -176,7 +179,8 @@ def _root(
         ),
     ] = False,
 ) -> None:
-    """Resumable uploads over TUS 1.0.0. Every option can also be set by the variable named beside it."""
+    """Resumable uploads over TUS 1.0.0. The options of a command can also be set by variables, which its
+    own --help names."""
 
 
 @cli.command()
@@ -208,10 +212,11 @@ def serve(
         base_url=None if base_url is None else read("--base-url", base_url, parse_base_url),
         cors_origins=read("--cors-origin", ",".join(cors_origin), parse_origins) if cors_origin else None,
         downloads=download,
-        proxies=None if behind_proxy is None else read(_PROXY_FLAG, behind_proxy, parse_networks),
+        proxies=None if behind_proxy is None else _proxies(behind_proxy, folder),
         log_format=cast("LogFormat", read("--log-format", log_format, parse_choice("text", "json"))),
         workers=read("--workers", workers, parse_workers),
     )
+    _refuse_path_in(options)
     app_options = _app_options(folder, state, durability, expire_initial, expire_idle)
     # The server's packages are imported by the one command that needs them.
     from tusserve.cli_serve import serve_folder
@@ -228,9 +233,10 @@ def sweep(
     durability: DurabilityOption = "full",
     state: State = None,
 ) -> None:
-    """End what has expired in DIR, retry what is unfinished, remove bytes that nothing names; then leave.
+    """End what has expired in DIR and retry what is due, once.
 
-    Exits with 1 if something failed. `serve` does the same by itself once a minute.
+    Bytes that nothing names are removed, too. Exits with 1 if something failed. `serve` does the same by
+    itself once a minute.
     """
     app_options = _app_options(folder, state, durability, expire_initial, expire_idle)
     from tusserve.cli_sweep import sweep_folder
@@ -245,30 +251,67 @@ for command in (ls, show, rm):
 def _app_options(
     folder: str, state: str | None, durability: str, expire_initial: str, expire_idle: str
 ) -> AppOptions:
-    root = Path(folder)
+    root, records = places(folder, state)
     levels = parse_choice("full", "checkpoint", "none")
     return AppOptions(
         folder=root,
-        state=root / "tusserve.db" if state is None else read("--state", state, parse_state),
+        state=records,
         durability=cast("Durability", read("--durability", durability, levels)),
         expiry=read_expiry(expire_initial, expire_idle),
     )
+
+
+def _proxies(typed: str, folder: str) -> tuple[Network, ...]:
+    """Whom to believe. Not everybody in private networks because somebody left out a sign."""
+    with suppress(ValueError):
+        parse_networks(folder)
+        raise CommandError(
+            f"{folder!r} was taken for DIR: write {_PROXY_FLAG}={folder}, without a space; "
+            f"a folder of that name is ./{folder}"
+        )
+    return read(_PROXY_FLAG, typed, parse_networks)
+
+
+def _refuse_path_in(options: ServeOptions) -> None:
+    """The path of uploads follows the base URL by itself: with both, each Location would have it twice."""
+    base = options.base_url
+    if base is not None and base.endswith(options.path):
+        raise CommandError(
+            f"--base-url has no {options.path}/ at its end, which --path adds: write "
+            f"{base.removesuffix(options.path)}"
+        )
 
 
 def run(arguments: Sequence[str]) -> int:
     """Carry out what was typed after the command's name; returns the exit code."""
     # The flag may stand alone, which the parser does not know: alone it means the private networks.
     typed = [f"{_PROXY_FLAG}={PRIVATE}" if word == _PROXY_FLAG else word for word in arguments]
+    print_anything()
     try:
         done = cli(args=typed or ["--help"], prog_name="tusserve", standalone_mode=False)
+        print(end="", flush=True)  # here, where a failure is a sentence
     except CommandError as error:
         return _refuse(str(error))
     except _UsageError as error:
         sentence = error.format_message() if hasattr(error, "format_message") else str(error)
-        return _refuse(sentence) if sentence else 2
+        return _refuse(_with_advice(sentence, error, arguments)) if sentence else 2
+    except OSError as error:
+        if not is_of_output(error):
+            raise
+        give_up_output()
+        return _refuse(f"standard output cannot be written to: {error.strerror}")
     except (KeyboardInterrupt, typer.Abort):
         return 130
     return done if isinstance(done, int) else 0
+
+
+def _with_advice(sentence: str, error: Exception, arguments: Sequence[str]) -> str:
+    """What a wrong word was probably meant to be, and where the right ones are."""
+    for flag, word in pairwise(arguments):
+        if flag == _PROXY_FLAG and f"({word}" in sentence:
+            return f"{sentence}: write {_PROXY_FLAG}={word}, without a space"
+    command = getattr(getattr(error, "ctx", None), "command_path", "tusserve")
+    return f"{sentence.rstrip('.')}; see {command} --help"
 
 
 def _refuse(sentence: str) -> int:

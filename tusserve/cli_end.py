@@ -81,7 +81,7 @@ async def _end(folder: Path, state: Path, records: Sequence[UploadRecord]) -> in
     for name in dict.fromkeys(record.name for record in records):
         options = AppOptions(folder=folder, state=state, durability="full", expiry=Expiry(), name=name)
         app = make_app(options)
-        async with started(app):
+        async with started(app, options):
             for record in records:
                 if record.name != name:
                     continue

@@ -5,7 +5,6 @@ writer for anything. `cli_uploads` calls it.
 """
 
 import asyncio
-import io
 import json
 import sys
 from collections.abc import AsyncIterator
@@ -41,7 +40,6 @@ class Wanted:
 
 def list_uploads(folder: Path, state: Path, wanted: Wanted, *, as_json: bool) -> None:
     """Print a line for each upload, as they are read."""
-    _print_anything()
     asyncio.run(_list(folder, state, wanted, as_json=as_json))
     sys.stdout.flush()  # here, so that a pipe that is closed is no traceback at the end
 
@@ -80,7 +78,6 @@ async def _records(store: SQLiteStore, wanted: Wanted) -> AsyncIterator[UploadRe
 
 def show_upload(folder: Path, state: Path, id: str, *, as_json: bool) -> int:
     """Print what is known of one upload; the exit code: 1 if there is none."""
-    _print_anything()
     told = asyncio.run(_facts(folder, state, id))
     if told is None:
         print(f"tusserve: there is no upload {clean(id)} in {folder}", file=sys.stderr)
@@ -123,9 +120,3 @@ async def ids_like(folder: Path, state: Path, beginning: str) -> list[str]:
             for record in page
             if record.id.startswith(beginning) and record.state is not UploadState.GONE
         ]
-
-
-def _print_anything() -> None:
-    """Names in any script, also where standard output knows only one."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")

@@ -12,7 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final, Literal, TypeAlias, TypeVar
 
-from tusserve.config import LONGEST_PERIOD
+from tusserve.config import LONGEST_PERIOD, is_address
 from tusserve.protocol.records import Expiry, UploadState
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -127,6 +127,13 @@ def parse_workers(text: str) -> int:
     return int(text)
 
 
+def parse_folder(text: str) -> Path:
+    """The folder of uploads."""
+    if not text:
+        raise ValueError("an empty name is no folder; write . for the one you are in")
+    return Path(text)
+
+
 def parse_path(text: str) -> str:
     """The public path of uploads, without the slash at its end."""
     if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+/?", text) or {".", ".."} & set(text.split("/")):
@@ -140,7 +147,14 @@ def parse_state(text: str) -> Path:
         raise ValueError(
             f"{text!r} is no place for the records; write sqlite:///uploads.db or sqlite:////srv/uploads.db"
         )
-    return Path(text.removeprefix(_SQLITE))
+    path = text.removeprefix(_SQLITE)
+    if path.startswith(":memory:"):
+        raise ValueError("the records need a file, as in sqlite:///uploads.db: in memory they would be lost")
+    if "?" in path:
+        raise ValueError(
+            f"{text!r} has a question mark: the path of a file follows sqlite:///, and no settings"
+        )
+    return Path(path)
 
 
 def parse_states(text: str) -> frozenset[UploadState]:
@@ -189,8 +203,8 @@ def parse_networks(text: str) -> tuple[Network, ...]:
 
 
 def parse_base_url(text: str) -> str:
-    """The address under which clients see this server, without path."""
-    if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", text):
+    """The address under which clients see this server, without the path of uploads."""
+    if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", text) or not is_address(text):
         raise ValueError(f"{text!r} is not an address; write one like https://uploads.example.com")
     return text.rstrip("/")
 

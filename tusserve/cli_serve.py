@@ -7,6 +7,7 @@ Owns the socket, the two lines at the start, and the order in which everything e
 import asyncio
 import contextlib
 import ctypes
+import errno
 import logging
 import os
 import platform
@@ -29,6 +30,7 @@ from tusserve.cli_agreement import agreed, terms_of
 from tusserve.cli_app import check_folder, make_app, started
 from tusserve.cli_logging import set_up_logging
 from tusserve.cli_options import AppOptions, CommandError, ServeOptions
+from tusserve.cli_output import give_up_output
 from tusserve.cli_proxy import ForwardedHeaders
 from tusserve.cli_worker import Line, appointed
 from tusserve.cli_workers import serve_by_workers
@@ -67,13 +69,22 @@ def serve_folder(app_options: AppOptions, options: ServeOptions) -> None:
     if (appointment := appointed()) is not None:
         _serve_as_worker(app_options, options, *appointment)
         return
+    make_app(app_options, options)  # for settings that contradict each other: before anything is made
     check_folder(app_options.folder, app_options.state)
-    make_app(app_options, options)  # for settings that contradict each other: before a port is taken
     with closing(bind(options.host, options.port)) as listener:
         lines = opening_lines(listener, app_options.folder, options)
         if options.workers > 1:
-            sys.exit(serve_by_workers(options.workers, listener, lambda: print(lines, flush=True)))
-        _serve_here(app_options, options, listener, lambda: print(lines, flush=True))
+            sys.exit(serve_by_workers(options.workers, listener, lambda: _say(lines)))
+        _serve_here(app_options, options, listener, lambda: _say(lines))
+
+
+def _say(lines: str) -> None:
+    """On standard output; where that cannot be written to, in the log: it serves all the same."""
+    try:
+        print(lines, flush=True)
+    except OSError:
+        give_up_output()
+        logger.warning(lines.splitlines()[0])
 
 
 def _serve_as_worker(
@@ -101,12 +112,13 @@ def _serve_here(
         agreed(app_options.state, terms_of(app_options, options)),
         asyncio.Runner(loop_factory=_fastest_loop()) as runner,
     ):
-        runner.run(_serve(app, listener, options, on_start, line))
+        runner.run(_serve(app, listener, app_options, options, on_start, line))
 
 
 async def _serve(
     app: TusApp,
     listener: socket.socket,
+    app_options: AppOptions,
     options: ServeOptions,
     on_start: Callable[[], None],
     line: Line | None,
@@ -123,7 +135,7 @@ async def _serve(
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=ANSWERS,
     )
-    async with started(app):
+    async with started(app, app_options):
         server = DrainingServer(config, app, on_start, shares_socket=line is not None)
         if line is not None:
             line.listen(server.stop, server.hurry)
@@ -231,7 +243,8 @@ def bind(host: str, port: int) -> socket.socket:
         listener.listen()  # here, because two may bind a port but only one may listen on it
     except OSError as error:
         listener.close()
-        raise CommandError(f"cannot listen on {_authority(host, port)}: {error.strerror}") from None
+        busy = "; choose another with --port, or 0 for any" if error.errno == errno.EADDRINUSE else ""
+        raise CommandError(f"cannot listen on {_authority(host, port)}: {error.strerror}{busy}") from None
     listener.setblocking(False)
     return listener
 

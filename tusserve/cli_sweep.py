@@ -25,7 +25,7 @@ def sweep_folder(options: AppOptions, *, dry_run: bool) -> int:
 
 async def _sweep(options: AppOptions, *, dry_run: bool) -> SweepReport:
     app = make_app(options)
-    async with started(app):
+    async with started(app, options):
         try:
             return await app.sweep(dry_run=dry_run)
         except StoreUnavailable as error:

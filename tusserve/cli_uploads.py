@@ -5,14 +5,13 @@ by the one command that needs it. `cli` adds them to its own.
 """
 
 import asyncio
-from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import typer
 
 from tusserve import UploadState
-from tusserve.cli_arguments import Folder, State
-from tusserve.cli_options import CommandError, parse_count, parse_state, parse_states, read
+from tusserve.cli_arguments import Folder, State, places
+from tusserve.cli_options import CommandError, parse_count, parse_states, read
 
 
 def complete_id(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -21,7 +20,7 @@ def complete_id(ctx: typer.Context, incomplete: str) -> list[str]:
 
     folder, state = ctx.params.get("folder"), ctx.params.get("state")
     try:
-        return asyncio.run(ids_like(*_places(str(folder), state), incomplete)) if folder else []
+        return asyncio.run(ids_like(*places(str(folder), state), incomplete)) if folder else []
     except Exception:  # noqa: BLE001 - somebody is typing: no sentence would be read, and a traceback less
         return []
 
@@ -88,9 +87,10 @@ def ls(
     as_json: AsJson = False,
     state: State = None,
 ) -> None:
-    """List the uploads in DIR, by id: how far each is, how old, and when it expires.
+    """List the uploads in DIR, and how far each is.
 
-    Looks at the records only and disturbs nobody: the server may be running.
+    By id, with the age, the rate and when it expires. Looks at the records only and disturbs
+    nobody: the server may be running.
     """
     if state is not None and state.upper() in frozenset(UploadState):
         raise CommandError("--state says where the records are; uploads in one state are listed by --only")
@@ -103,14 +103,14 @@ def ls(
         after=after,
         limit=None if limit is None else read("--limit", limit, parse_count),
     )
-    list_uploads(*_places(folder, state), wanted, as_json=as_json)
+    list_uploads(*places(folder, state), wanted, as_json=as_json)
 
 
 def show(folder: Folder, id: Id, as_json: AsJson = False, state: State = None) -> None:
     """Tell everything that is known of one upload in DIR. Exits with 1 if there is none."""
     from tusserve.cli_look import show_upload
 
-    raise typer.Exit(show_upload(*_places(folder, state), id, as_json=as_json))
+    raise typer.Exit(show_upload(*places(folder, state), id, as_json=as_json))
 
 
 def rm(folder: Folder, ids: Ids, yes: Yes = False, force: Force = False, state: State = None) -> None:
@@ -121,9 +121,4 @@ def rm(folder: Folder, ids: Ids, yes: Yes = False, force: Force = False, state: 
     """
     from tusserve.cli_end import end_uploads
 
-    raise typer.Exit(end_uploads(*_places(folder, state), ids, ask=not yes, force=force))
-
-
-def _places(folder: str, state: str | None) -> tuple[Path, Path]:
-    root = Path(folder)
-    return root, root / "tusserve.db" if state is None else read("--state", state, parse_state)
+    raise typer.Exit(end_uploads(*places(folder, state), ids, ask=not yes, force=force))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType, UnionType
 from typing import Final
+from urllib.parse import urlsplit
 
 from tusserve.errors import ConfigError
 from tusserve.protocol.records import Expiry
@@ -135,8 +136,9 @@ class Settings:
             _check(self.sweep_every > timedelta(), "sweep_every must be longer than nothing, or None")
         if self.base_url is not None:
             _check(
-                self.base_url.startswith(("http://", "https://")) and _is_visible_ascii(self.base_url),
-                f"base_url is a URL in ASCII that starts with http:// or https://, not {self.base_url!r}",
+                is_address(self.base_url) and _is_visible_ascii(self.base_url),
+                "base_url is a URL in ASCII that starts with http:// or https:// and a host, not "
+                f"{self.base_url!r}",
             )
 
 
@@ -175,6 +177,18 @@ def _check_types(settings: Settings) -> None:
         if given is None and settings.expiry is None and name.startswith("expiry."):
             continue
         _check(isinstance(given, kind), f"{name} is {words}, not {given!r}")
+
+
+def is_address(url: str) -> bool:
+    """Whether it begins with http:// or https://, a host and, if one is given, a port that there can be."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # raises for one that cannot be
+    except ValueError:
+        return False
+    host = parts.netloc.rpartition("@")[2]
+    after = host.rpartition("]")[2] if host.startswith("[") else ""
+    return url.startswith(("http://", "https://")) and bool(parts.hostname) and after[:1] in ("", ":")
 
 
 def _is_visible_ascii(text: str) -> bool:

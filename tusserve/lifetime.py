@@ -25,6 +25,10 @@ logger = logging.getLogger("tusserve")
 DRAIN_DEADLINE: Final = timedelta(seconds=10)
 
 
+class AnothersBytes(ConfigError):
+    """The bytes in the storage are not those that the store has records of."""
+
+
 class Lifetime:
     """Whether an app runs. May be entered several times; the last to leave ends it."""
 
@@ -112,7 +116,7 @@ class Lifetime:
             if isinstance(store, HasIdentity) and isinstance(storage, RemembersStore):
                 identity = await store.identity()
                 if not await storage.claim(identity):
-                    raise ConfigError(
+                    raise AnothersBytes(
                         "these bytes belong to another store: use the store they were uploaded with, or "
                         "another place for the bytes"
                     )

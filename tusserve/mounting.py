@@ -116,8 +116,10 @@ def mounted_elsewhere(scope: Scope, path: str) -> str | None:
     if before is None:
         return None
     at = scope.get("root_path", "")[len(before) :]
+    if at == path:
+        return None
+    whole = at if at.endswith(path) else at + path
     return (
-        None
-        if at == path
-        else f"this TusApp has the path {path!r} but is mounted at {at!r}: make them the same"
+        f"this TusApp has the path {path!r} but is mounted at {at!r}: give it its whole path, {whole!r}, and "
+        "put its routes into the outermost app, before any mount"
     )

@@ -5,9 +5,12 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from fastapi import APIRouter, FastAPI
+from starlette.testclient import TestClient
 
 from tests.raw_http import Connection, Headers
 from tests.servers.running import serving
+from tusserve import MemoryStorage, MemoryStore, TusApp
 
 PAGE: Final = (Path(__file__).parent.parent.parent / "docs/how-to/mount.md").read_text()
 BLOCKS: Final[list[str]] = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
@@ -47,6 +50,39 @@ def test_a_program_takes_an_upload(name: str, tmp_path: Path, monkeypatch: pytes
         assert not [word for word in ("WARN", "ERROR", "Traceback") if word in server.log + server.output]
     landed = [path.read_bytes() for path in (tmp_path / "uploads").rglob("*") if path.is_file()]
     assert landed.count(b"hello world") == 2
+
+
+def test_below_a_prefix() -> None:
+    """What the page says of prefixes: the whole path in the outermost app works, and what else people try."""
+    headers = {"Tus-Resumable": "1.0.0", "Upload-Length": "5"}
+
+    def asked(app: FastAPI, path: str) -> tuple[int, str]:
+        with TestClient(app) as client:
+            answer = client.post(path, headers=headers, follow_redirects=False)
+        return answer.status_code, answer.headers.get("location", answer.text)
+
+    def tus(path: str) -> TusApp:
+        return TusApp(path, storage=MemoryStorage(), store=MemoryStore())
+
+    whole, inside, routed, included = tus("/api/files"), tus("/files"), tus("/files"), tus("/files")
+    app = FastAPI(routes=whole.routes, lifespan=whole.lifespan)
+    app.mount("/api", FastAPI())
+    for path in ("/api/files", "/api/files/"):
+        status, told = asked(app, path)
+        assert status == 201 and told.startswith("/api/files/")
+
+    app = FastAPI(lifespan=inside.lifespan)
+    app.mount("/api", FastAPI(routes=inside.routes))
+    status, told = asked(app, "/api/files")
+    assert status == 404 and "give it its whole path, '/api/files'" in told and "outermost app" in told
+
+    app = FastAPI(lifespan=routed.lifespan)
+    app.include_router(APIRouter(prefix="/api", routes=routed.routes))
+    assert (asked(app, "/api/files")[0], asked(app, "/files")[0]) == (404, 201)
+
+    app = FastAPI(lifespan=included.lifespan)
+    app.include_router(APIRouter(routes=included.routes), prefix="/api")
+    assert asked(app, "/api/files")[0] == 404
 
 
 def check(connection: Connection, target: str, headers: Headers) -> None:

@@ -61,7 +61,8 @@ class WorkArea:
                 self.disk.sync_folder(self.root)
                 self.disk.sync_folder(self.root.parent)
         except OSError as error:
-            raise ConfigError(f"FileStorage cannot keep uploads in {self.root}: {error.strerror}") from error
+            reason = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+            raise ConfigError(f"FileStorage cannot keep uploads in {self.root}: {reason}") from error
 
     def folder(self, id: str) -> Path:
         """The folder of an upload's files."""
