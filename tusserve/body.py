@@ -8,8 +8,11 @@ bodies of an event loop, and no chunk costs a timer, a task or a lock.
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import IntEnum
 from typing import Any, Final, Protocol, TypeAlias
+
+import anyio
 
 from tusserve.config import Timeouts
 from tusserve.protocol.decide import BodyEnd
@@ -357,11 +360,14 @@ class Lookout:
         return len(self._pumps)
 
 
-async def is_empty(receive: ReceiveMessage) -> bool:
-    """Whether the body brings nothing, read as far as it takes to know; who goes away has brought it all."""
-    while True:
-        message = await receive()
-        if message.get("body", b""):
-            return False
-        if message["type"] != "http.request" or not message.get("more_body", False):
-            return True
+async def is_empty(receive: ReceiveMessage, patience: timedelta) -> bool:
+    """Whether the body brings nothing, read as far as it takes to know; who goes away has brought it all. One
+    that is silent for longer than that is taken for one that would bring something."""
+    with anyio.move_on_after(patience.total_seconds()):
+        while True:
+            message = await receive()
+            if message.get("body", b""):
+                return False
+            if message["type"] != "http.request" or not message.get("more_body", False):
+                return True
+    return False

@@ -9,8 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeAlias, assert_never
 
-import anyio
-
 from tusserve.body import Lookout, ReceiveMessage, Stop, is_empty
 from tusserve.config import Settings
 from tusserve.contracts import Held
@@ -131,10 +129,8 @@ class Engine:
                 return Appended(found.record)
             case decide.ReportIfEmpty():
                 assert found is not None
-                with anyio.move_on_after(self._settings.timeouts.idle.total_seconds()):
-                    if await is_empty(receive):
-                        return Appended(found.record)
-                return Refused(code=Code.UPLOAD_COMPLETE)
+                empty = await is_empty(receive, self._settings.timeouts.idle)
+                return Appended(found.record) if empty else Refused(code=Code.UPLOAD_COMPLETE)
             case decide.Receive():
                 assert found is not None
                 return (

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tusserve.answering import Incoming, send_reply, with_headers
+from tusserve.body import is_empty
 from tusserve.concatenating import Assembler
 from tusserve.config import Settings
 from tusserve.downloading import CutShort, Download
@@ -262,6 +263,8 @@ class Server:
             record = life.expire_in(record, accepted.expires_in)
         if record.kind is Kind.FINAL:
             outcome = await self._assembler.create(record)
+        elif record.length == 0 and command.carries_body and not await self._brings_nothing(incoming):
+            outcome = Refused(code=Code.BODY_TOO_LONG)
         else:
             try:
                 outcome = await self._engine.create(record, command, incoming.receive)
@@ -270,6 +273,9 @@ class Server:
         if isinstance(outcome, Created):
             outcome = replace(outcome, headers=accepted.headers, body=accepted.body)
         return Answered(outcome, self.url(location.root, record.id))
+
+    async def _brings_nothing(self, incoming: Incoming) -> bool:
+        return await is_empty(incoming.receive, self._settings.timeouts.idle)
 
     async def _record(
         self, command: Create, who: Who, location: Location, *, compares: bool

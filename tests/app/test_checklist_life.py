@@ -567,3 +567,19 @@ async def test_a83_a_missing_upload_looks_like_a_foreign_one() -> None:
         assert {(a.status, tuple(a.headers.items())) for a in heads} == {
             (404, tuple(heads[0].headers.items()))
         }
+
+
+@pytest.mark.parametrize(("body", "status"), [(b"", 201), (b"x", 413)])
+async def test_a53_a_body_of_unknown_length_for_an_upload_of_nothing_brings_nothing_or_is_refused(
+    body: bytes, status: int
+) -> None:
+    async with stage() as s:
+        answer = await s.client.request(
+            "POST",
+            "/files",
+            headers={"Upload-Length": "0", "Content-Type": "application/offset+octet-stream"},
+            body=body,
+            content_length=None,
+        )
+        assert answer.status == status, answer
+        assert s.nothing_kept() is (status == 413)
