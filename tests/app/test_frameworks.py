@@ -86,9 +86,9 @@ async def test_below_a_mount_with_the_whole_path_as_its_own() -> None:
         url = await client.create("/v1/files/", length=5)
         assert url.startswith("/v1/files/")
         assert (await client.append(url, b"hello")).status == 204
-    async with TusClient(app, root_path="/root") as client:
-        url = await client.create("/root/v1/files/", length=5)
-        assert url.startswith("/root/v1/files/")
+    async with TusClient(app, root_path="/edge") as client:
+        url = await client.create("/edge/v1/files/", length=5)
+        assert url.startswith("/edge/v1/files/")
         assert (await client.append(url, b"hello")).status == 204
 
 
